@@ -27,7 +27,7 @@ _TERM = re.compile(r"(?:(\d+)\s*\*\s*)?([A-Za-z_][A-Za-z0-9_]*)\Z")
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """One tensor axis as an affine sum: `terms` are (coefficient, dim) pairs. A plain axis has one term, coefficient 1."""
+    """One tensor axis as an affine sum of (coefficient, dim) pairs. A plain axis has one term, coefficient 1."""
 
     terms: tuple[tuple[int, str], ...]
 
@@ -94,8 +94,8 @@ class Einsum:
     def sizes(self, shapes: Sequence[Sequence[Size]], output: Sequence[Size]) -> dict[str, Size]:
         """Size of every dim, from the operand shapes and the output shape.
 
-        Plain axes fix their dim. Every dim must stand alone on some axis. A windowed axis may be shorter than its unpadded
-        extent (padding) but never longer by a full stride. Raises GraphError naming the axis, got and expected.
+        Plain axes fix their dim. Every dim must stand alone on some axis. A windowed axis may be shorter than its
+        unpadded extent (padding) but never longer by a full stride. Raises GraphError naming the axis, got and expected.
         """
         accesses = (*self.inputs, self.output)
         all_shapes = (*shapes, output)

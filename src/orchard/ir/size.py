@@ -1,9 +1,9 @@
 """Sizes: an int, or an exact expression over declared symbols (batch, prompt, context).
 
-An `Expr` is a polynomial with rational coefficients over *atoms*. An atom is a symbol or a call of one of a few functions
-(`ceildiv`, `floordiv`, `min`, `max`, `distinct`) of other sizes. Polynomials are kept in one canonical form, so equal
-expressions compare equal and print the same, and a count written with `+ - *` works for ints and for symbols alike: the
-same cost rule yields a number for a bound graph and a closed form for a symbolic one.
+An `Expr` is a polynomial with rational coefficients over *atoms*. An atom is a symbol or a call of one of a few
+functions (`ceildiv`, `floordiv`, `min`, `max`, `distinct`) of other sizes. Polynomials are kept in one canonical form,
+so equal expressions compare equal and print the same, and a count written with `+ - *` works for ints and for symbols
+alike: the same cost rule yields a number for a bound graph and a closed form for a symbolic one.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ Monomial = tuple[tuple[Atom, int], ...]
 def _distinct(population: Number, draws: Number, rounds: Number) -> Number:
     """Expected number of distinct members among `rounds` draws of `draws` different ones out of `population`.
 
-    Each round takes `draws` of `population` without replacement, rounds are independent and uniform, so a member is missed by
-    all of them with probability (1 - draws/population)^rounds (linearity of expectation; the occupancy problem).
+    Each round takes `draws` of `population` without replacement, rounds are independent and uniform, so a member is
+    missed by all of them with probability (1 - draws/population)^rounds (linearity of expectation; the occupancy problem).
     """
     if rounds <= 0:
         return 0
@@ -258,7 +258,11 @@ def to_sympy(size: Size) -> sympy.Expr:
 
     def convert(value: Size | Number) -> sympy.Expr:
         if not isinstance(value, Expr):
-            return sympy.Rational(value.numerator, value.denominator) if isinstance(value, Fraction) else sympy.sympify(value)
+            return (
+                sympy.Rational(value.numerator, value.denominator)
+                if isinstance(value, Fraction)
+                else sympy.sympify(value)
+            )
         total = sympy.Integer(0)
         for monomial, coefficient in value.terms.items():
             term = convert(coefficient)
