@@ -95,7 +95,7 @@ class Einsum:
         """Size of every dim, from the operand shapes and the output shape.
 
         Plain axes fix their dim. Every dim must stand alone on some axis. A windowed axis may be shorter than its
-        unpadded extent (padding) but never longer by a full stride. Raises GraphError naming the axis, got and expected.
+        unpadded extent (padding) but never longer by a full stride. Raises GraphError naming axis, got, expected.
         """
         accesses = (*self.inputs, self.output)
         all_shapes = (*shapes, output)

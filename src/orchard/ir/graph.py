@@ -1,7 +1,7 @@
 """The workload graph: tensors, ops, and nothing about how fast anything runs.
 
-A graph is in SSA form: every tensor is an input, a weight, a state (KV cache, recurrent state), or the output of exactly
-one op that stands before its readers. Shapes hold ints or expressions over the graph's declared symbols. Graphs are
+A graph is in SSA form: every tensor is an input, a weight, a state (KV cache, recurrent state), or the output of one op
+that stands before its readers. Shapes hold ints or expressions over the graph's declared symbols. Graphs are
 immutable; passes build new ones.
 """
 

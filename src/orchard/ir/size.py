@@ -53,7 +53,7 @@ def _distinct(population: Number, draws: Number, rounds: Number) -> Number:
     """Expected number of distinct members among `rounds` draws of `draws` different ones out of `population`.
 
     Each round takes `draws` of `population` without replacement, rounds are independent and uniform, so a member is
-    missed by all of them with probability (1 - draws/population)^rounds (linearity of expectation; the occupancy problem).
+    missed by all of them with probability (1 - draws/population)^rounds (the occupancy problem).
     """
     if rounds <= 0:
         return 0
