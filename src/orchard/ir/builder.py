@@ -120,8 +120,8 @@ class Builder:
     def softmax(self, x: Tensor, *extra: Tensor, name: str | None = None, **attrs: Attribute) -> Tensor:
         return self.op("softmax", [x, *extra], [x.shape], name=name, attrs=attrs)[0]
 
-    def rope(self, x: Tensor, *, name: str | None = None) -> Tensor:
-        return self.op("rope", [x], [x.shape], name=name)[0]
+    def rope(self, x: Tensor, *, name: str | None = None, **attrs: Attribute) -> Tensor:
+        return self.op("rope", [x], [x.shape], name=name, attrs=attrs)[0]
 
     def gather(self, table: Tensor, indices: Tensor, *, name: str | None = None) -> Tensor:
         return self.op("gather", [table, indices], [(*indices.shape, *table.shape[1:])], name=name)[0]
@@ -131,6 +131,10 @@ class Builder:
 
     def view(self, x: Tensor, shape: Sequence[Size], *, name: str | None = None) -> Tensor:
         return self.op("view", [x], [shape], name=name, formats=[x.format])[0]
+
+    def split(self, x: Tensor, *shapes: Sequence[Size], name: str | None = None) -> tuple[Tensor, ...]:
+        """Parts of `x` as views, e.g. the queries, keys and values of one fused projection."""
+        return self.op("view", [x], shapes, name=name or "split", formats=[x.format] * len(shapes))
 
     def build(self, outputs: Sequence[Tensor]) -> Graph:
         """The verified graph."""

@@ -14,7 +14,7 @@
 | reduce | x -> y | fn: sum, mean, max; axes |
 | pool | x -> y | fn: max, avg; kernel, stride |
 | resize | x -> y | fn: nearest, bilinear |
-| view | x -> y | reshape, transpose that no kernel runs for (same elements) |
+| view | x -> y... | reshape, transpose or split that no kernel runs for (all elements of x, in one or more parts) |
 | move | x... -> y... | fn: transpose, concat, slice, pad, copy, cast, gather: data moves, nothing is computed |
 """
 
@@ -161,7 +161,10 @@ for _kind in ("reduce", "pool", "resize", "move"):
 
 @shape_rule("view")
 def _view(op: Op, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
-    _need(op, len(inputs) == 1 and len(outputs) == 1, "one input and one output")
-    got, expected = product(outputs[0].shape), product(inputs[0].shape)
+    _need(op, len(inputs) == 1 and len(outputs) >= 1, "one input and at least one output")
+    expected = product(inputs[0].shape)
+    got: Size = 0
+    for output in outputs:
+        got = got + product(output.shape)
     if got != expected:
         raise GraphError(f"op {op.name} (view): {got} elements out, expected {expected}")
