@@ -1,0 +1,9 @@
+"""Layer 2: model families and importers. A name, a configuration or a file becomes a workload graph."""
+
+from orchard.workloads.config import DecoderConfig
+from orchard.workloads.decoder import build_decoder
+from orchard.workloads.errors import ModelError
+from orchard.workloads.masks import causal_pairs
+from orchard.workloads.registry import Model, load_model, model_names
+
+__all__ = ["DecoderConfig", "Model", "ModelError", "build_decoder", "causal_pairs", "load_model", "model_names"]
