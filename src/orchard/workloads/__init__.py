@@ -4,6 +4,18 @@ from orchard.workloads.config import DecoderConfig
 from orchard.workloads.decoder import build_decoder
 from orchard.workloads.errors import ModelError
 from orchard.workloads.masks import causal_pairs
+from orchard.workloads.quantize import apply_weights, weight_bytes, weight_shapes
 from orchard.workloads.registry import Model, load_model, model_names
 
-__all__ = ["DecoderConfig", "Model", "ModelError", "build_decoder", "causal_pairs", "load_model", "model_names"]
+__all__ = [
+    "DecoderConfig",
+    "Model",
+    "ModelError",
+    "apply_weights",
+    "build_decoder",
+    "causal_pairs",
+    "load_model",
+    "model_names",
+    "weight_bytes",
+    "weight_shapes",
+]

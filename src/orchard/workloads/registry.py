@@ -14,6 +14,7 @@ from orchard.ir import Graph
 from orchard.workloads import catalog
 from orchard.workloads.config import DecoderConfig
 from orchard.workloads.decoder import build_decoder
+from orchard.workloads.quantize import apply_weights, weight_bytes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,9 +33,23 @@ class Model:
     default_weights: str | None = None
     notes: tuple[tuple[str, str], ...] = field(default=())
 
-    def graph(self, *, kv_format: str = "f16", activations: str = "f16", skip_shared_prefill: bool = False) -> Graph:
-        """The graph with 16-bit weights; built once per set of arguments."""
-        return _decoder_graph(self.config, kv_format, activations, skip_shared_prefill)
+    def graph(
+        self,
+        *,
+        weights: str | None = None,
+        kv_format: str = "f16",
+        activations: str = "f16",
+        skip_shared_prefill: bool = False,
+    ) -> Graph:
+        """The graph with 16-bit weights, or in the weight scheme `weights`; built once per set of arguments."""
+        plain = _decoder_graph(self.config, kv_format, activations, skip_shared_prefill)
+        if weights is None:
+            return plain
+        return _weighted(self.config, weights, kv_format, activations, skip_shared_prefill)
+
+    def weight_bytes(self, weights: str) -> int:
+        """Bytes of all weights in the scheme `weights`, as a file or memory holds them."""
+        return weight_bytes(self.graph(weights=weights))
 
     @property
     def params(self) -> int:
@@ -77,3 +92,10 @@ def _decoder_graph(config: DecoderConfig, kv_format: str, activations: str, skip
     return build_decoder(
         config, kv_format=kv_format, activations=activations, skip_shared_prefill=skip_shared_prefill
     )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _weighted(
+    config: DecoderConfig, weights: str, kv_format: str, activations: str, skip_shared_prefill: bool
+) -> Graph:
+    return apply_weights(_decoder_graph(config, kv_format, activations, skip_shared_prefill), weights)
