@@ -1,6 +1,7 @@
 """The catalogue: every chip loads, its numbers agree with the rules, names are found, overrides move what follows."""
 
 import json
+import pickle
 import time
 from pathlib import Path
 
@@ -181,6 +182,7 @@ def test_names_people_write(name, chip_id):
     [
         ("M1 Max", 32.0, 10.0, "m1max"), ("M2 Ultra", 60.0, 24.0, "m2ultra_gpu60"), ("M4", 10.0, 10.0, "m4"),
         ("M4", 10.0, 9.0, "m4_cpu9_gpu10"), ("M1 Pro", None, 8.0, "m1pro_cpu8_gpu14"), ("M3 Max", None, None, "m3max"),
+        ("M2 Max", float("nan"), 12.0, "m2max"),
         ("M1 Pro", 14.0, 10.0, "m1pro_cpu8_gpu14"),  # not a bin of the catalogue: the GPU count decides
     ],
 )  # fmt: skip
@@ -242,3 +244,13 @@ def _seconds_to_load(chip_id: str) -> float:
     start = time.perf_counter()
     load_chip(chip_id)
     return time.perf_counter() - start
+
+
+def test_chips_are_hashable_equal_and_travel_between_processes():
+    soc = load_chip("m4max", ["gpu.cores=60"])
+    again = load_chip("m4max", ["gpu.cores=60"])
+    assert soc == again
+    assert hash(soc) == hash(again)
+    assert soc != load_chip("m4max")
+    _ = soc.gpu, soc.engines  # cached views travel too, or are built again
+    assert pickle.loads(pickle.dumps(soc)) == soc

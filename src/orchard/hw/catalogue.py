@@ -69,9 +69,10 @@ def load_chip(id_or_path: str | Path, overrides: Mapping[str, str | float] | Seq
 def find_chip(name: str, gpu_cores: float | None = None, cpu_cores: float | None = None) -> str:
     """Catalogue id of a chip named as people write it: "M1 Max", "Apple M4 Max (32-core GPU)", "A15 Bionic", "m4-max".
 
-    Core counts choose the bin; a count in the name does too. Without one it is the full chip. Where no bin has both
-    counts the GPU count decides. Raises HardwareError with the nearest names, or with the bins of the chip.
+    Core counts (None or NaN: not known) choose the bin; a count in the name does too. Without one it is the full chip.
+    Where no bin has both counts the GPU count decides. Raises HardwareError with the nearest names, or with the bins.
     """
+    gpu_cores, cpu_cores = (None if count is None or count != count else count for count in (gpu_cores, cpu_cores))
     if not isinstance(name, str) or len(name) > 80:
         raise HardwareError(f"chip {str(name)[:40]!r} is not known, expected one such as m4max")
     stated = re.search(r"(\d+)[- ]core gpu|gpu[ _-]?(\d+)", name, re.IGNORECASE)

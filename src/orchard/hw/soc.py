@@ -125,6 +125,9 @@ class SoC:
     overrides: Mapping[str, str] = field(default_factory=dict)
     custom: Mapping[str, Engine] = field(default_factory=dict)
 
+    def __hash__(self) -> int:
+        return hash((self.id, tuple(sorted(self.overrides.items()))))
+
     def __contains__(self, path: str) -> bool:
         """True when the figure is known."""
         figure = self.figures.get(path)

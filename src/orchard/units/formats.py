@@ -171,7 +171,6 @@ _ALIASES = {
     "f8_e4m3fn": "f8_e4m3", "float8_e4m3fn": "f8_e4m3", "float8_e4m3": "f8_e4m3", "float8_e5m2": "f8_e5m2",
     "fp8_e4m3": "f8_e4m3", "fp8_e5m2": "f8_e5m2", "tfloat32": "tf32",
     "i64": "int64", "i32": "int32", "i16": "int16", "i8": "int8", "i4": "int4", "u8": "uint8", "u4": "uint4",
-    "mlx_mxfp4": "mxfp4", "mlx_nvfp4": "nvfp4", "mlx_mxfp8": "mxfp8", "mlx_fp8": "mxfp8",
 }  # fmt: skip
 
 _MLX_BITS, _MLX_GROUPS = (2, 3, 4, 5, 6, 8), (16, 32, 64, 128)
@@ -183,6 +182,10 @@ def _mlx_affine(match: re.Match[str]) -> NumberFormat | None:
         return None
     size = bits + Fraction(32, group)  # f16 scale and f16 bias per group
     return _block(f"int{bits}-g{group}", "mlx", group, size, Fraction(bits))
+
+
+def _mlx_mx(match: re.Match[str]) -> NumberFormat | None:
+    return _FIXED["mxfp8" if match["mode"] == "fp8" else match["mode"]]
 
 
 def _palette(match: re.Match[str]) -> NumberFormat | None:
@@ -242,6 +245,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], NumberFormat |
     (re.compile(r"int_?(?P<bits>\d)-g(?P<group>\d{2,3})"), _mlx_affine),
     (re.compile(r"(?:mlx-)?(?P<bits>\d)-?bit(?:-g(?P<group>\d{2,3}))?"), _mlx_affine),
     (re.compile(r"mlx-int(?P<bits>\d)(?:-g(?P<group>\d{2,3}))?"), _mlx_affine),
+    (re.compile(r"mlx-(?P<mode>mxfp4|nvfp4|mxfp8|fp8)"), _mlx_mx),
     (
         re.compile(
             r"(?:pal|lut)(?P<bits>\d)(?:-(?:(?P<channel>channel)|g(?P<group>[1-9]\d{0,6})))?(?:-v(?P<vector>\d{1,2}))?"

@@ -133,18 +133,18 @@ def _find(name: str) -> Scheme | None:
         return _large_embeddings(text, _SAME_AS.get(large[1], large[1]))
     if (mixed := _mlx_mixed(text)) is not None:
         return mixed
+    if text.startswith("mlx-") and (fmt := find_format(text) or find_format(text[4:])) is not None:
+        return Scheme(text, "mlx", fmt, _mlx(fmt))
     if "+mlx-" in text:
         return _experts_and_rest(text)
-    stem, _, rows = text.rpartition("_r")  # q4_k_s_r4: every q4_k tensor interleaved
-    if rows in ("4", "8", "16") and stem in _FTYPES and find_format(text) is None:
-        return Scheme(text, "llama.cpp", _FTYPES[stem], _llama_cpp(stem), note="same bits as without interleaved rows")
+    stem, _, rows = text.rpartition("_r")
+    if rows in ("4", "8", "16") and stem in _FTYPES and stem not in _OWN_INTERLEAVED:
+        return _interleaved(text, stem, rows)
     if text in _FTYPES:
         return Scheme(text, "llama.cpp", _FTYPES[text], _llama_cpp(text))
     fmt = find_format(text)
     if fmt is not None:
         return _uniform(text, fmt)
-    if text.startswith("mlx-") and (fmt := find_format(text[4:])) is not None:  # mlx-bf16
-        return Scheme(text, "mlx", fmt, _mlx(fmt))
     if text.startswith("coreml-") and (fmt := find_format(text[7:])) is not None:  # coreml-pal4
         return Scheme(text, "coreml", fmt, _matrices(fmt, fmt))
     return None
@@ -183,6 +183,23 @@ _FALLBACK: dict[str, str] = {
     **dict.fromkeys(("q2_0", "q2_k", "q3_k", "tq1_0", "tq2_0"), "q4_0"),
     "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0",
 }  # fmt: skip
+
+
+_OWN_INTERLEAVED = frozenset({"iq1_s", "iq1_m"})  # their _r4 forms are types of their own, with fewer bits
+
+
+def _interleaved(name: str, ftype: str, rows: str) -> Scheme:
+    """`q4_k_s_r4`: the file of ik_llama.cpp with the rows of its block types interleaved; embeddings are not."""
+    plain = _llama_cpp(ftype)
+
+    def rule(t: Tensor) -> NumberFormat:
+        fmt = plain(t)
+        if t.role in _EMBEDDINGS or fmt.kind != "block":
+            return fmt
+        return find_format(f"{fmt.name}_r{rows}") or fmt
+
+    default = find_format(f"{_FTYPES[ftype].name}_r{rows}") or _FTYPES[ftype]
+    return Scheme(name, "llama.cpp", default, rule, note="same bits as without interleaved rows")
 
 
 def _llama_cpp(ftype: str) -> Rule:
@@ -368,9 +385,6 @@ def _uniform(name: str, fmt: NumberFormat) -> Scheme:
     if fmt.family == "mlx":
         return Scheme(name, "mlx", fmt, _mlx(fmt))
     if fmt.family in ("ggml", "ik") and fmt.name not in ("mxfp4", "nvfp4"):
-        base = fmt.name.rpartition("_r")[0] if fmt.name not in _FTYPES and "_r" in fmt.name else fmt.name
-        if base in _FTYPES:
-            return Scheme(name, "llama.cpp", fmt, _llama_cpp(base), note="same bits as without interleaved rows")
         return Scheme(name, "llama.cpp", fmt, _ggml_default(fmt), note="head q6_k, other matrices in the named type")
     return Scheme(name, "coreml" if fmt.family == "coreml" else "plain", fmt, _matrices(fmt, fmt))
 
@@ -443,9 +457,14 @@ def _special(name: str, matrices: str, embedding: str, *, exact: bool, note: str
 
 
 def _nvfp4() -> Scheme:
+    """Ollama's MLX files: nvfp4 but for embeddings (a tied head with them) and routers, which stay bf16."""
     fmt = number_format("nvfp4")
-    note = "MLX nvfp4 mode; makers keep some tensors at 8 bits"
-    return Scheme("nvfp4", "mlx", fmt, _mlx(fmt), exact=False, note=note)
+    uniform = _mlx(fmt)
+
+    def rule(t: Tensor) -> NumberFormat:
+        return BF16 if t.role in _EMBEDDINGS or t.role == "router" else uniform(t)
+
+    return Scheme("nvfp4", "mlx", fmt, rule, note="embeddings bf16; mlx-nvfp4 is the variant with nvfp4 embeddings")
 
 
 _SPECIAL: dict[str, Callable[[], Scheme]] = {
