@@ -17,6 +17,7 @@ from importlib import resources
 from typing import Any
 
 from orchard.workloads.config import (
+    LARGEST,
     DecoderConfig,
     Experts,
     GatedDelta,
@@ -141,10 +142,11 @@ def decoder_config(name: str, architecture: str, fields: Mapping[str, Any]) -> D
         else:
             values.pop(key, None)
     layers = values["layers"]
-    if "pattern" in values:
-        values["mixers"] = expand_pattern(values.pop("pattern"), layers)
+    pattern = values.pop("pattern", None)
+    if pattern is not None and not values.get("mixers") and ("sliding" not in pattern or values.get("window")):
+        values["mixers"] = expand_pattern(pattern, min(layers, LARGEST["layers"]))
     if "blocks" in values:
         values["mixers"], values["feed_forwards"] = expand_blocks(values.pop("blocks"))
     if (interval := values.pop("no_rope_interval", None)) is not None:
-        values["no_rope_layers"] = tuple(range(interval - 1, layers, interval))
+        values["no_rope_layers"] = tuple(range(interval - 1, min(layers, LARGEST["layers"]), interval))
     return DecoderConfig(name=name, architecture=architecture, **values)

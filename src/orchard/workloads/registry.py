@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from orchard.ir import Graph
-from orchard.workloads import catalog
+from orchard.workloads import catalog, hf
 from orchard.workloads.config import DecoderConfig
 from orchard.workloads.decoder import build_decoder
 from orchard.workloads.quantize import apply_weights, weight_bytes
@@ -62,14 +62,28 @@ def load_model(name_or_path: str | Path) -> Model:
 
     Raises ModelError for an unknown name (with the nearest ones) or a file that does not describe a known model.
     """
-    name = str(name_or_path)
-    full, others = catalog.find(name)
+    path = Path(name_or_path)
+    if path.suffix == ".json" or path.is_dir():
+        return _from_config(path / "config.json" if path.is_dir() else path)
+    full, others = catalog.find(str(name_or_path))
     return _builtin(full, others)
 
 
 def model_names() -> tuple[str, ...]:
     """Full names of all built-in models."""
     return catalog.builtin_names()
+
+
+def _from_config(path: Path) -> Model:
+    config = hf.decoder_from_file(path)
+    return Model(
+        name=config.name,
+        family="decoder",
+        config=config,
+        source=str(path),
+        warnings=config.warnings,
+        default_weights=config.default_weights,
+    )
 
 
 @lru_cache(maxsize=128)
