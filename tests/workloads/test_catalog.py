@@ -8,7 +8,7 @@ from orchard.ir import Graph, Role, Tensor, bind
 from orchard.workloads import ModelError, catalog, load_model, model_names
 
 UNPUBLISHED = {"apple/on-device-foundation-model-3B", "openbmb/MiniCPM5-1B"}
-PUBLISHED = [name for name in model_names() if name not in UNPUBLISHED and "V4" not in name]
+PUBLISHED = [name for name in model_names() if name not in UNPUBLISHED]
 
 
 def counted(weight: Tensor) -> bool:

@@ -78,7 +78,10 @@ BAD = [
     ({**LLAMA, "model_type": "perceptron9000"}, r"'perceptron9000' is not known; known: bloom, cohere, .*, starcoder2"),
     ({**LLAMA, "num_hidden_layers": -4}, "num_hidden_layers is -4, expected a whole number"),
     ({**LLAMA, "num_hidden_layers": 10**12}, "layers is 1000000000000, expected a whole number from 1 to 10000"),
-    ({**LLAMA, "num_hidden_layers": 10**12, "model_type": "qwen2", "use_sliding_window": True}, "layers is 1000000000000"),
+    (
+        {**LLAMA, "num_hidden_layers": 10**12, "model_type": "qwen2", "use_sliding_window": True},
+        "layers is 1000000000000",
+    ),
     ({**LLAMA, "num_hidden_layers": 0}, "layers is 0"),
     ({**LLAMA, "hidden_size": "4096"}, "hidden_size is '4096', expected a whole number"),
     ({**LLAMA, "hidden_size": True}, "hidden_size is True"),

@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from orchard.ir.einsum import parse_einsum
 from orchard.ir.errors import GraphError
 from orchard.ir.graph import Graph, Op, Tensor
-from orchard.ir.size import Size, product
+from orchard.ir.size import Expr, Size, product
 
 ShapeRule = Callable[[Op, Sequence[Tensor], Sequence[Tensor]], None]
 
@@ -146,7 +146,7 @@ def _scan(op: Op, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
 @shape_rule("topk")
 def _topk(op: Op, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
     k = op.attrs.get("k")
-    _need(op, isinstance(k, int) and len(inputs) == 1 and len(outputs) == 2, "k, one input and two outputs")
+    _need(op, isinstance(k, (int, Expr)) and len(inputs) == 1 and len(outputs) == 2, "k, one input and two outputs")
     for output in outputs:
         _same(op, output.shape, (*inputs[0].shape[:-1], k))  # type: ignore[arg-type]
 

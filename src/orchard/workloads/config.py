@@ -34,8 +34,8 @@ LARGEST = {"layers": 10_000, "hidden": 1_000_000, "vocab": 100_000_000, "heads":
 class Experts:
     """A mixture of experts. `active` routed experts of width `ffn` work on each token; `shared_ffn` is always on.
 
-    `score`: how router logits become weights: `softmax` (then top-k), `sigmoid` (then top-k), `topk_softmax` (the
-    softmax of the chosen k). `router_bias` is added to the logits, `correction_bias` only steers the choice.
+    `score`: how router logits become weights: `softmax`, `sigmoid` or `sqrtsoftplus` (then top-k), or `topk_softmax`
+    (the softmax of the chosen k). `router_bias` is added to the logits, `correction_bias` only steers the choice.
     """
 
     experts: int
@@ -58,7 +58,7 @@ class Experts:
             raise ModelError(f"moe: {self.active} active of {self.experts} experts, expected at most all of them")
         if self.experts > 100_000:
             raise ModelError(f"moe.experts is {self.experts}, expected at most 100000")
-        _one_of("moe.score", self.score, ("softmax", "sigmoid", "topk_softmax"))
+        _one_of("moe.score", self.score, ("softmax", "sigmoid", "sqrtsoftplus", "topk_softmax"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,10 +123,12 @@ class SparseAttention:
     index_heads: int
     index_dim: int
     ratios: tuple[int, int] = (4, 128)
-    hash_layers: int = 0
 
     def __post_init__(self) -> None:
         _positive(self, "sparse", ("q_lora", "o_lora", "o_groups", "qk_rope", "index_topk", "index_heads", "index_dim"))
+        object.__setattr__(self, "ratios", tuple(self.ratios))
+        if len(self.ratios) != 2 or not all(isinstance(r, int) and r > 0 for r in self.ratios):
+            raise ModelError(f"sparse: ratios is {_short(self.ratios)}, expected two whole numbers > 0")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +153,7 @@ class DecoderConfig:
     head_dim that is rotated. `global_*` replace head_dim and kv_heads in `full` layers (Gemma 4).
     kv_shared_layers: the last layers that read the cache of the last own-cache layer with the same mixer.
     unused_kv_weights: the published files still hold key and value matrices for those layers (stored, never read).
+    streams: residual streams that hyper-connections mix (DeepSeek-V4); 1 is the plain residual.
     default_weights: the weight scheme the published files come in, if not 16 bit.
     """
 
@@ -218,6 +221,7 @@ class DecoderConfig:
     conv_bias: bool = False
     sparse: SparseAttention | None = None
     per_layer_embedding: PerLayerEmbedding | None = None
+    streams: int = 1
 
     max_positions: int | None = None
     default_weights: str | None = None
@@ -229,7 +233,7 @@ class DecoderConfig:
             value = getattr(self, key)
             if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= largest:
                 raise ModelError(f"{where}: {key} is {_short(value)}, expected a whole number from 1 to {largest}")
-        _positive(self, where, ("kv_heads",))
+        _positive(self, where, ("kv_heads", "streams"))
         _not_negative(self, where, ("kv_shared_layers", "learned_positions"))
         for key in ("ffn", "window", "global_head_dim", "global_kv_heads", "conv_kernel", "embedding_dim"):
             if getattr(self, key) is not None:

@@ -14,6 +14,7 @@ from orchard.workloads.blocks import Build
 from orchard.workloads.config import DecoderConfig
 from orchard.workloads.feedforward import dense, mixture
 from orchard.workloads.mixers import gated_delta, mamba2, short_conv
+from orchard.workloads.sparse import close_streams, collapse_streams, open_streams, sparse_attention
 
 
 def build_decoder(
@@ -60,6 +61,9 @@ def _embed(build: Build, tokens: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         x = b.elementwise("add", x, b.gather(positions, index, name="position_rows"), name="add_positions")
     if config.embedding_norm:
         x = build.norm(x, config.hidden, None, "norm")
+    if config.streams > 1:
+        shape = (build.batch, build.tokens, config.streams, config.hidden)
+        (x,) = b.op("move", [x], [shape], name="streams", attrs={"fn": "copy"})
     return table, x, _per_layer_inputs(build, tokens, x)
 
 
@@ -86,6 +90,8 @@ def _layer(build: Build, x: Tensor, per_layer: Tensor | None, layer: int) -> Ten
     mixer, part = config.mixer(layer), config.feed_forward(layer)
     if config.parallel_block:
         return _parallel_layer(build, x, layer)
+    if config.streams > 1:
+        return _streamed_layer(build, x, layer)
     if mixer != "none":
         with b.scope(f"layers.{layer}.{_MIXER_SCOPE.get(mixer, 'attn')}"):
             h = x if config.norm_placement == "post" else build.norm(x, config.hidden, layer)
@@ -118,8 +124,9 @@ def _mix(build: Build, x: Tensor, layer: int) -> Tensor:
         case "conv":
             return short_conv(build, x, layer)
         case _:
-            attention = latent_attention if build.config.mla else grouped_attention
-            return attention(build, x, layer)
+            if build.config.sparse:
+                return sparse_attention(build, x, layer)
+            return latent_attention(build, x, layer) if build.config.mla else grouped_attention(build, x, layer)
 
 
 def _feed_forward(build: Build, x: Tensor, layer: int) -> Tensor:
@@ -151,6 +158,17 @@ def _parallel_layer(build: Build, x: Tensor, layer: int) -> Tensor:
         return build.add(x, b.elementwise("add", attended, y, name="join"))
 
 
+def _streamed_layer(build: Build, streams: Tensor, layer: int) -> Tensor:
+    """DeepSeek-V4: residual streams [B, T, N, M], collapsed before each part and spread again after it."""
+    b, M = build.b, build.config.hidden
+    with b.scope(f"layers.{layer}.attn"):
+        x, post, mix = open_streams(build, streams, layer)
+        streams = close_streams(build, streams, _mix(build, build.norm(x, M, layer), layer), post, mix)
+    with b.scope(f"layers.{layer}.ffn"):
+        x, post, mix = open_streams(build, streams, layer)
+        return close_streams(build, streams, _feed_forward(build, x, layer), post, mix)
+
+
 def _add_per_layer(build: Build, x: Tensor, per_layer: Tensor, layer: int) -> Tensor:
     b, config, ple = build.b, build.config, build.config.per_layer_embedding
     assert ple is not None
@@ -170,6 +188,8 @@ def _head(build: Build, x: Tensor, table: Tensor) -> Tensor:
     """Logits [B, 1, vocab] of the last token. A tied head reads the embedding table itself."""
     b, config = build.b, build.config
     x = _last(build, x, "token")
+    if config.streams > 1:
+        x = collapse_streams(build, x)
     if config.final_norm:
         x = build.norm(x, config.hidden, None)
     width = config.embedding_dim or config.hidden

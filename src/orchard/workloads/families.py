@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
+from orchard.workloads.sparse import APPROXIMATIONS
+
 _LAYERNORM = {"norm": "layernorm", "norm_bias": True, "mlp": "gelu"}
 _ALL_BIASES = {"qkv_bias": True, "o_bias": True, "mlp_bias": True}
 _GEMMA = {"mlp": "geglu", "embedding_scale": True, "tied_embeddings": True}
@@ -79,6 +81,10 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "smollm3": {"no_rope_interval": 4, "tied_embeddings": True},
         "deepseek_v2": {"moe": {"normalize": False}},
         "deepseek_v3": {"moe": _SIGMOID},
+        "deepseek_v4": {
+            "streams": 4, "attention_sinks": True, "moe": {"score": "sqrtsoftplus", "correction_bias": True},
+            "warnings": (APPROXIMATIONS,),
+        },
         "glm4_moe_lite": {"moe": _SIGMOID},
         "lfm2": {"qk_norm": "head", "tied_embeddings": True},
         "lfm2_moe": {"qk_norm": "head", "tied_embeddings": True, "moe": _SIGMOID},

@@ -72,8 +72,8 @@ def _route(build: Build, x: Tensor, layer: int, moe: Experts) -> tuple[Tensor, T
     )  # fmt: skip
     if moe.score == "softmax":
         scores = b.softmax(scores, name="router_softmax")
-    elif moe.score == "sigmoid":
-        scores = b.elementwise("sigmoid", scores, name="router_sigmoid")
+    elif moe.score != "topk_softmax":
+        scores = b.elementwise(moe.score, scores, name=f"router_{moe.score}")
     choice = scores
     if moe.correction_bias:
         correction = b.weight("router_correction", (E,), part="bias", layer=layer, format="f32")

@@ -447,6 +447,37 @@ def _deepseek_experts(f: Fields, layers: int) -> dict[str, Any]:
     return {"moe": moe}
 
 
+_V4_RATIOS = {0: "sliding", 4: "csa", 128: "hca"}
+
+
+def _deepseek_v4(f: Fields) -> dict[str, Any]:
+    read = _common(f)
+    layers, head_dim = read["layers"], read["head_dim"]
+    rotated = f.integer("qk_rope_head_dim", default=None) or int(head_dim * read.pop("rotary", 0.125))
+    read |= _mixers(f, layers)
+    ratios = f.integers("compress_ratios", default=None)
+    if "mixers" not in read and ratios is not None and len(ratios) >= layers and set(ratios) <= set(_V4_RATIOS):
+        read["mixers"] = tuple(_V4_RATIOS[r] for r in ratios[:layers])
+    if "mixers" not in read:
+        raise ModelError(f"{f.where}: lacks layer_types or compress_ratios (0, 4 or 128 for each layer)")
+    rates = f.table("compress_rates", default={})
+    read["sparse"] = {
+        "q_lora": f.integer("q_lora_rank"), "o_lora": f.integer("o_lora_rank"), "o_groups": f.integer("o_groups"),
+        "qk_rope": rotated, "index_topk": f.integer("index_topk"), "index_heads": f.integer("index_n_heads"),
+        "index_dim": f.integer("index_head_dim"),
+        "ratios": (rates.get("compressed_sparse_attention", 4), rates.get("heavily_compressed_attention", 128)),
+    }  # fmt: skip
+    read["streams"] = f.integer("hc_mult", default=4)
+    f.ignore("hc_sinkhorn_iters", "hc_eps", "mlp_layer_types", "num_hash_layers", "hidden_act", "attention_bias")
+    f.ignore("default_partial_rotary_factor", "default_num_hash_layers", "default_compress_rates", "mlp_bias")
+    f.ignore("compress_rate_csa", "compress_rate_hca", "expert_dtype")
+    moe = _experts(f, "n_routed_experts", "num_local_experts")
+    read["moe"] = {**moe, "shared_ffn": moe["ffn"] * f.integer("n_shared_experts", default=1)}
+    read["moe"]["score"] = f.text("scoring_func", default="sqrtsoftplus")
+    f.ignore("topk_method")
+    return read
+
+
 def _glm4_moe(f: Fields) -> dict[str, Any]:
     read = _llama(f)
     read["o_bias"] = False
@@ -598,6 +629,7 @@ READERS: Mapping[str, tuple[str, Reader]] = {
     "cohere": ("cohere", _cohere),
     "deepseek_v2": ("deepseek_v2", _mla),
     "deepseek_v3": ("deepseek_v3", _mla),
+    "deepseek_v4": ("deepseek_v4", _deepseek_v4),
     "exaone": ("exaone", _exaone),
     "exaone4": ("exaone4", _exaone4),
     "falcon": ("falcon", _falcon),
