@@ -1,0 +1,186 @@
+"""GPU engine model: streaming, lane work and waits of the kernels that language-model runtimes launch on a GPU.
+
+All times are array expressions over kernels (last axis) and chip variants (leading axes). The unit of arithmetic is the
+*lane cycle*: one FP32 lane for one clock, `cores x lanes x clock` of them per second. A kernel takes
+
+    overlapped(lane cycles / lane rate, bytes / (stream efficiency x DRAM peak)) + waits x wait time
+
+where the lane cycles of a weight product depend on how the runtime computes it:
+
+* one row (decode): each weight is unpacked and used once, `vector_lane.<format>` cycles per weight.
+* a few rows (small batch, speculation): rows are served in passes; a pass unpacks all weights (`batch_lane.<format>`) and
+  each row adds `row_lane` cycles per weight. Passes re-read the weights. This is the measured staircase.
+* many rows (prefill): tiles of `tile_rows x tile_columns`; padded MACs at `gemm_efficiency` of the lane or matrix-unit
+  rate, plus `tile_tail` tiles per core while the array fills and drains; each tile row unpacks the weights again
+  (`gemm_lane.<format>` per weight).
+* routed experts: one row at a time per (token, expert) pair below `expert_gemm_from` tokens, else tiles per expert, with the
+  expected number of tiles for the binomial load of an expert.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from orchard.cost.errors import ProfileError
+from orchard.cost.lower import KernelArrays
+from orchard.cost.terms import Array, Terms, overlapped
+
+Hardware = Mapping[str, Any]
+"""Dotted hardware parameter -> float or array [variants, 1]."""
+
+
+def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: Mapping[str, Any]) -> Terms:
+    """Seconds of every kernel row, multiplicity included. Shapes broadcast to [..., kernels]."""
+    lane_rate = hw["gpu.cores"] * hw["gpu.lanes"] * hw["gpu.clock"]
+    stream = hw["dram.bandwidth"] * stream_efficiency(hw, p)
+    lanes, passes, matrix_macs = _lane_cycles(k, p, rules)
+    tail = p["tile_tail"] * hw["gpu.cores"] * float(rules["tile_rows"]) * float(rules["tile_columns"]) * k.depth
+    matrix_macs = matrix_macs + np.where(matrix_macs > 0, tail, 0.0)
+    compute = lanes / lane_rate + matrix_macs / _matrix_rate(hw, p, lane_rate)
+    weight_share = np.where(k.mask("expert"), p["expert_stream_efficiency"], 1.0)
+    state_share = np.where(k.mask("attention"), p["state_stream_efficiency"], 1.0)
+    memory = k.weight_bytes * passes / (stream * weight_share)
+    memory = memory + (k.input_bytes + k.output_bytes) / stream + k.state_bytes / (stream * state_share)
+    compute, memory = overlapped(compute, memory, p["overlap_sharpness"])
+    ones = np.ones_like(lane_rate) if isinstance(lane_rate, np.ndarray) else 1.0
+    dispatch = k.launches * wait_seconds(hw, p) * ones
+    return Terms(compute * k.count, memory * k.count, dispatch)
+
+
+def stream_efficiency(hw: Hardware, p: Mapping[str, float]) -> Any:
+    """Share of the DRAM peak that long weight streams reach; a second die costs a factor."""
+    return p["stream_efficiency"] * p["stream_second_die"] ** (hw["dies"] - 1.0)
+
+
+def wait_seconds(hw: Hardware, p: Mapping[str, float]) -> Any:
+    """Time between dependent kernels: drain, barrier and launch, in GPU cycles, plus what a second die adds."""
+    return p["wait_cycles"] / hw["gpu.clock"] * p["wait_second_die"] ** (hw["dies"] - 1.0)
+
+
+def _matrix_rate(hw: Hardware, p: Mapping[str, float], lane_rate: Any) -> Any:
+    """MACs per second of tiled products: matrix units where the GPU has them, else the lanes (1 MAC per lane cycle)."""
+    units = hw["gpu.cores"] * hw["gpu.clock"] * hw["gpu.matrix_fp16_flop_core_cycle"] / 2.0
+    return np.maximum(lane_rate * p["gemm_efficiency"], units * p["matrix_unit_efficiency"])
+
+
+def _lane_cycles(k: KernelArrays, p: Mapping[str, float], rules: Mapping[str, Any]) -> tuple[Array, Array, Array]:
+    """(lane cycles outside tiled products, passes over the weights, padded MACs of tiled products)."""
+    small_most = int(rules["small_batch_most"])
+    linear, expert = k.mask("linear"), k.mask("expert")
+    elements = np.where(linear, k.batch * k.columns * k.depth, 0.0)
+    one = linear & (k.rows <= 1)
+    small = linear & (k.rows > 1) & (k.rows <= small_most)
+    tiled = linear & (k.rows > small_most)
+    passes = np.ones(len(k))
+    passes[small] = [_passes(int(r), rules) for r in k.rows[small]]
+    by_vector = expert & (k.rows < float(rules["expert_gemm_from"]))
+    passes[by_vector] = [_re_reads(k, i) for i in np.flatnonzero(by_vector)]
+    vector_lane, batch_lane, gemm_lane = (_per_format(k, p, n) for n in ("vector_lane", "batch_lane", "gemm_lane"))
+    lanes = np.where(one, elements * vector_lane, 0.0)
+    lanes = lanes + np.where(small, elements * (passes * batch_lane + k.rows * p["row_lane"]), 0.0)
+    tile_rows = _round_up(k.rows, float(rules["tile_rows"]))
+    tile_columns = _round_up(k.columns, float(rules["tile_columns"]))
+    matrix_macs = np.where(tiled, k.batch * tile_rows * tile_columns * k.depth, 0.0)
+    unpacks = tile_rows / float(rules["tile_rows"])
+    lanes = lanes + np.where(tiled & (k.weight_elements > 0), elements * unpacks * gemm_lane, 0.0)
+    if expert.any():
+        lanes, matrix_macs = _expert_cycles(k, expert, lanes, matrix_macs, vector_lane, gemm_lane, p, rules)
+    attention = k.mask("attention")
+    few = attention & (k.tokens <= small_most)
+    many = attention & ~few
+    lanes = lanes + np.where(few, k.macs * p["attention_vector_lane"], 0.0)
+    lanes = lanes + np.where(many, k.macs / p["attention_efficiency"], 0.0)
+    lanes = lanes + np.where(k.mask("scan"), k.vector_ops * p["scan_lane"], 0.0)
+    lanes = lanes + np.where(k.mask("vector"), k.vector_ops * 0.5, 0.0)  # one op is half a fused multiply-add
+    return lanes, passes, matrix_macs
+
+
+def _expert_cycles(
+    k: KernelArrays,
+    expert: Any,
+    lanes: Array,
+    matrix_macs: Array,
+    vector_lane: Array,
+    gemm_lane: Array,
+    p: Mapping[str, float],
+    rules: Mapping[str, Any],
+) -> tuple[Array, Array]:
+    tile = int(rules["tile_rows"])
+    slice_elements = np.where(expert, k.columns * k.depth, 0.0)
+    pairs = k.rows * k.active
+    by_vector = expert & (k.rows < float(rules["expert_gemm_from"]))
+    by_tile = expert & ~by_vector
+    lanes = lanes + np.where(by_vector, pairs * slice_elements * vector_lane, 0.0)
+    tiles = np.zeros(len(k))
+    for i in np.flatnonzero(by_tile):
+        tiles[i] = k.experts[i] * expected_tiles(int(k.rows[i]), k.active[i] / k.experts[i], tile)
+    padded = _round_up(k.columns, float(rules["tile_columns"])) * k.depth * tiles * tile
+    matrix_macs = matrix_macs + np.where(by_tile, padded / p["expert_gemm_factor"], 0.0)
+    lanes = lanes + np.where(by_tile, tiles * slice_elements * gemm_lane, 0.0)
+    return lanes, matrix_macs
+
+
+def _passes(rows: int, rules: Mapping[str, Any]) -> int:
+    return int(rules["small_batch_passes"][rows])
+
+
+def _re_reads(k: KernelArrays, i: int) -> float:
+    """Expert slices read per distinct expert when every (token, expert) pair streams its own."""
+    experts, pairs = k.experts[i], k.rows[i] * k.active[i]
+    return float(pairs / (experts * (1.0 - (1.0 - k.active[i] / experts) ** k.rows[i])))
+
+
+def _round_up(value: Array, step: float) -> Array:
+    return np.ceil(value / step) * step
+
+
+def _per_format(k: KernelArrays, p: Mapping[str, float], name: str) -> Array:
+    """Parameter `name.<format>` per kernel; a format without its own number uses its class (`name.<class>`)."""
+    return np.array([_format_parameter(p, name, kernel.format) for kernel in k.kernels])
+
+
+def _format_parameter(p: Mapping[str, float], name: str, fmt: str) -> float:
+    for key in (f"{name}.{fmt}", f"{name}.{unpack_class(fmt)}"):
+        if key in p:
+            return p[key]
+    raise ProfileError(f"profile has no {name} for format {fmt!r} (class {unpack_class(fmt)!r})")
+
+
+@lru_cache(maxsize=256)
+def unpack_class(fmt: str) -> str:
+    """How hard a format is to unpack: `float`; `simple` (codes times one scale per block); `super` (6-bit scales of
+    scales, split bit planes: the K formats); `table` (codes through a look-up table: IQ, NF, palettes, FP4)."""
+    if fmt in ("", "f32", "f16", "bf16"):
+        return "float"
+    if fmt.startswith("iq") or "fp4" in fmt or "nf4" in fmt or fmt.startswith(("pal", "lut", "tq")):
+        return "table"
+    if "_k" in fmt:
+        return "super"
+    return "simple"
+
+
+@lru_cache(maxsize=4096)
+def expected_tiles(tokens: int, share: float, tile: int) -> float:
+    """E[ceil(n / tile)] for n ~ Binomial(tokens, share): tiles of rows that one expert needs, routing taken as uniform.
+
+    ceil(n / tile) = sum over j >= 0 of [n > j * tile], so the expectation is a sum of upper tails.
+    """
+    if share >= 1.0:
+        return float(-(-tokens // tile))
+    log_p, log_q = math.log(share), math.log1p(-share)
+    cumulative, total, n = 0.0, 0.0, 0
+    for edge in range(0, tokens, tile):
+        while n <= edge:
+            log_choose = math.lgamma(tokens + 1) - math.lgamma(n + 1) - math.lgamma(tokens - n + 1)
+            cumulative += math.exp(log_choose + n * log_p + (tokens - n) * log_q)
+            n += 1
+        tail = max(0.0, 1.0 - cumulative)
+        total += tail
+        if tail < 1e-9:
+            break
+    return total

@@ -1,0 +1,128 @@
+"""Runtime profiles: what software makes of silicon. Data files under `profiles/`, fitted by `orchard calibrate`.
+
+A profile names its runtime and engine, the lowering rules (which ops run as one kernel), integer rules of its kernels
+(tile sizes, prompt chunk), and fitted parameters, each with value, standard error, unit and meaning. It never names a chip:
+a parameter holds for all chips, so that a chip known only from its data sheet can be predicted.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from orchard.cost.errors import ProfileError
+from orchard.cost.lower import Lowering
+from orchard.units import did_you_mean
+
+_MERGED = ("lowering", "rules", "parameters", "errors")
+"""Sections that a profile with `inherits` overlays key by key."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parameter:
+    """A fitted number. `sigma` is the standard error of ln(value); 0 where it was set from a source and not fitted."""
+
+    value: float
+    unit: str
+    about: str
+    sigma: float = 0.0
+    source: str = "fit"
+    fixed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorModel:
+    """Spread of ln(measured / predicted) on left-out chips and families: `low` and `high` are its 10 % and 90 % points."""
+
+    low: float
+    high: float
+    rows: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """One runtime on one engine. `parameters` maps dotted names to fitted numbers, `rules` to integers and tables."""
+
+    name: str
+    runtime: str
+    engine: str
+    version: str
+    model: str
+    aliases: tuple[str, ...]
+    lowering: Lowering
+    rules: Mapping[str, Any]
+    parameters: Mapping[str, Parameter]
+    errors: Mapping[str, ErrorModel] = field(default_factory=dict)
+    rows: tuple[str, ...] = ()
+    about: str = ""
+
+    def values(self) -> dict[str, float]:
+        """Parameter values by name."""
+        return {name: p.value for name, p in self.parameters.items()}
+
+    def with_values(self, values: Mapping[str, float]) -> Profile:
+        """The same profile with some parameter values replaced."""
+        changed = {n: replace(p, value=values.get(n, p.value)) for n, p in self.parameters.items()}
+        return replace(self, parameters=changed)
+
+
+def profile_names() -> tuple[str, ...]:
+    """File names of all profiles, e.g. `llama.cpp-gpu`."""
+    folder = files("orchard.cost").joinpath("profiles")
+    return tuple(sorted(p.name[: -len(".yaml")] for p in folder.iterdir() if p.name.endswith(".yaml")))
+
+
+@lru_cache(maxsize=64)
+def load_profile(name: str) -> Profile:
+    """Read one profile. Raises ProfileError for an unknown name or a malformed file."""
+    import yaml
+
+    names = profile_names()
+    if name not in names:
+        raise ProfileError(f"profile {name!r} is not known{did_you_mean(name, names)}; known: {', '.join(names)}")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    text = files("orchard.cost").joinpath("profiles", f"{name}.yaml").read_text(encoding="utf-8")
+    data = yaml.load(text, loader)
+    if "inherits" in data:
+        base = yaml.load(files("orchard.cost").joinpath("profiles", f"{data['inherits']}.yaml").read_text("utf-8"), loader)
+        data = {**base, **data, **{k: {**base.get(k, {}), **(data.get(k) or {})} for k in _MERGED}}
+    return parse_profile(data, name)
+
+
+def parse_profile(data: Mapping[str, Any], name: str) -> Profile:
+    """A profile from its YAML mapping. Raises ProfileError naming the field."""
+    try:
+        rules = dict(data["lowering"])
+        lowering = Lowering(
+            fused_attention=bool(rules.get("fused_attention", True)),
+            chains=tuple(tuple(c) for c in rules.get("chains", ())),
+            epilogues=tuple(rules.get("epilogues", ())),
+            concurrent=bool(rules.get("concurrent", False)),
+            free=tuple(rules.get("free", ())),
+        )
+        parameters = {key: Parameter(**value) for key, value in data["parameters"].items()}
+        errors = {key: ErrorModel(**value) for key, value in (data.get("errors") or {}).items()}
+        profile = Profile(
+            name=name,
+            runtime=str(data["runtime"]),
+            engine=str(data["engine"]),
+            version=str(data["version"]),
+            model=str(data["model"]),
+            aliases=tuple(data.get("aliases", ())),
+            lowering=lowering,
+            rules=dict(data.get("rules", {})),
+            parameters=parameters,
+            errors=errors,
+            rows=tuple(data.get("rows", ())),
+            about=str(data.get("about", "")),
+        )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ProfileError(f"profile {name}: {type(error).__name__} at {error}") from None
+    bad = [n for n, p in profile.parameters.items() if not (isinstance(p.value, (int, float)) and math.isfinite(p.value))]
+    if bad:
+        raise ProfileError(f"profile {name}: parameter {bad[0]!r} is {profile.parameters[bad[0]].value}, expected a number")
+    return profile
