@@ -45,12 +45,18 @@ class ErrorModel:
 
 @dataclass(frozen=True, kw_only=True)
 class Profile:
-    """One runtime on one engine. `parameters` maps dotted names to fitted numbers, `rules` to integers and tables."""
+    """One runtime on one engine, for builds from a date on.
+
+    `parameters` maps dotted names to fitted numbers, `rules` to integers and tables. `owner` says for each parameter which
+    file holds it (a profile inherits the rest), `errors` the spread on left-out chips and families per stratum, `rows` the
+    measurements of the fit.
+    """
 
     name: str
     runtime: str
     engine: str
     version: str
+    builds_from: str
     model: str
     aliases: tuple[str, ...]
     lowering: Lowering
@@ -59,6 +65,7 @@ class Profile:
     errors: Mapping[str, ErrorModel] = field(default_factory=dict)
     rows: tuple[str, ...] = ()
     about: str = ""
+    owner: Mapping[str, str] = field(default_factory=dict)
 
     def values(self) -> dict[str, float]:
         """Parameter values by name."""
@@ -79,18 +86,29 @@ def profile_names() -> tuple[str, ...]:
 @lru_cache(maxsize=64)
 def load_profile(name: str) -> Profile:
     """Read one profile. Raises ProfileError for an unknown name or a malformed file."""
-    import yaml
-
     names = profile_names()
     if name not in names:
         raise ProfileError(f"profile {name!r} is not known{did_you_mean(name, names)}; known: {', '.join(names)}")
+    return parse_profile(_inherited(_read(name), name), name)
+
+
+def _inherited(data: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """`data` laid over what it inherits from, section by section; `owner` records where each parameter stands."""
+    own = {"owner": dict.fromkeys(data.get("parameters") or {}, name)}
+    if "inherits" not in data:
+        return {**data, **own}
+    base = _inherited(_read(str(data["inherits"])), str(data["inherits"]))
+    merged = {key: {**base.get(key, {}), **(data.get(key) or {})} for key in _MERGED}
+    return {**base, **data, **merged, "owner": {**base["owner"], **own["owner"]}}
+
+
+def _read(name: str) -> Mapping[str, Any]:
+    import yaml
+
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     text = files("orchard.cost").joinpath("profiles", f"{name}.yaml").read_text(encoding="utf-8")
-    data = yaml.load(text, loader)
-    if "inherits" in data:
-        base = yaml.load(files("orchard.cost").joinpath("profiles", f"{data['inherits']}.yaml").read_text("utf-8"), loader)
-        data = {**base, **data, **{k: {**base.get(k, {}), **(data.get(k) or {})} for k in _MERGED}}
-    return parse_profile(data, name)
+    loaded: Mapping[str, Any] = yaml.load(text, loader)
+    return loaded
 
 
 def parse_profile(data: Mapping[str, Any], name: str) -> Profile:
@@ -111,6 +129,7 @@ def parse_profile(data: Mapping[str, Any], name: str) -> Profile:
             runtime=str(data["runtime"]),
             engine=str(data["engine"]),
             version=str(data["version"]),
+            builds_from=str(data.get("builds_from", "")),
             model=str(data["model"]),
             aliases=tuple(data.get("aliases", ())),
             lowering=lowering,
@@ -119,6 +138,7 @@ def parse_profile(data: Mapping[str, Any], name: str) -> Profile:
             errors=errors,
             rows=tuple(data.get("rows", ())),
             about=str(data.get("about", "")),
+            owner=dict(data.get("owner", {})),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ProfileError(f"profile {name}: {type(error).__name__} at {error}") from None

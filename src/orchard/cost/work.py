@@ -83,19 +83,17 @@ def work_of_graph(graph: Graph) -> Work:
 
 
 def tensor_bytes(tensor: Tensor) -> Count:
-    """Bytes of a whole tensor in its number format, scales and tables included.
+    """Bytes of a whole tensor at the bits per element of its number format, block scales included."""
+    return tensor.elements * Fraction(number_format(tensor.format).bits) * Fraction(1, 8)
 
-    A weight is laid out [in, out] in the graph and stored with `in` contiguous, so scale blocks run along the first of
-    the last two axes. Symbolic tensors use the bits per element.
-    """
+
+def matrix_bytes(tensor: Tensor, rows: Size, columns: Size) -> Count:
+    """Bytes of a weight stored as [rows, columns], columns contracted: per-row scales and look-up tables included."""
     fmt = number_format(tensor.format)
-    if tensor.role is Role.WEIGHT and all(isinstance(s, int) for s in tensor.shape):
-        shape = [int(s) for s in tensor.shape]  # type: ignore[arg-type]
-        if len(shape) >= 2 and tensor.part != "embedding":
-            shape[-1], shape[-2] = shape[-2], shape[-1]
-        if fmt.pads or not shape or shape[-1] % fmt.block == 0:
-            return bytes_of(fmt, shape)
-    return tensor.elements * Fraction(fmt.bits) * Fraction(1, 8)
+    if (fmt.row_bits or fmt.table_bits) and isinstance(rows, int) and isinstance(columns, int):
+        if fmt.pads or columns % fmt.block == 0:
+            return bytes_of(fmt, (rows, columns)) * floordiv(tensor.elements, rows * columns)
+    return tensor_bytes(tensor)
 
 
 def einsum_of(op: Op) -> Einsum:
@@ -151,13 +149,18 @@ def einsum_work(op: Op, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> 
 
 def _weight_bytes(op: Op, tensor: Tensor, sizes: dict[str, Size]) -> Count:
     """All of a dense weight; of expert weights the expected distinct experts that the tokens of this call touch."""
+    einsum = einsum_of(op)
+    kept = {axis.dims[0] for axis in einsum.output}
+    access = einsum.inputs[min(op.inputs.index(tensor.name), len(einsum.inputs) - 1)]
+    weight_dims = {d for axis in access for d in axis.dims}
+    rows = product(sizes[d] for d in weight_dims if d in kept)
+    whole = matrix_bytes(tensor, rows, product(sizes[d] for d in weight_dims if d not in kept))
     if not is_routed(op, tensor):
-        return tensor_bytes(tensor)
+        return whole
     experts = int(op.attrs["routed"])  # type: ignore[arg-type]
     active = int(op.attrs["active"])  # type: ignore[arg-type]
-    weight_dims = {d for access in einsum_of(op).inputs[1:2] for axis in access for d in axis.dims}
-    pairs = product(sizes[axis.dims[0]] for axis in einsum_of(op).output if axis.dims[0] not in weight_dims)
-    return tensor_bytes(tensor) * Fraction(1, experts) * distinct(experts, active, floordiv(pairs, active))
+    pairs = product(sizes[d] for d in kept if d not in weight_dims)
+    return whole * Fraction(1, experts) * distinct(experts, active, floordiv(pairs, active))
 
 
 VECTOR_OPS_PER_ELEMENT = {

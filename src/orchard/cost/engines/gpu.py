@@ -1,7 +1,7 @@
 """GPU engine model: streaming, lane work and waits of the kernels that language-model runtimes launch on a GPU.
 
 All times are array expressions over kernels (last axis) and chip variants (leading axes). The unit of arithmetic is the
-*lane cycle*: one FP32 lane for one clock, `cores x lanes x clock` of them per second. A kernel takes
+*lane cycle*: one FP32 lane for one clock, half the FP32 peak of them per second (a fused multiply-add is two ops). A kernel takes
 
     overlapped(lane cycles / lane rate, bytes / (stream efficiency x DRAM peak)) + waits x wait time
 
@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from orchard.cost.errors import ProfileError
+from orchard.cost.engines.formats import per_format
 from orchard.cost.lower import KernelArrays
 from orchard.cost.terms import Array, Terms, overlapped
 
@@ -36,7 +36,7 @@ Hardware = Mapping[str, Any]
 
 def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: Mapping[str, Any]) -> Terms:
     """Seconds of every kernel row, multiplicity included. Shapes broadcast to [..., kernels]."""
-    lane_rate = hw["gpu.cores"] * hw["gpu.lanes"] * hw["gpu.clock"]
+    lane_rate = hw["gpu.fp32"] / 2.0
     stream = hw["dram.bandwidth"] * stream_efficiency(hw, p)
     lanes, passes, matrix_macs = _lane_cycles(k, p, rules)
     tail = p["tile_tail"] * hw["gpu.cores"] * float(rules["tile_rows"]) * float(rules["tile_columns"]) * k.depth
@@ -54,18 +54,17 @@ def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: M
 
 def stream_efficiency(hw: Hardware, p: Mapping[str, float]) -> Any:
     """Share of the DRAM peak that long weight streams reach; a second die costs a factor."""
-    return p["stream_efficiency"] * p["stream_second_die"] ** (hw["dies"] - 1.0)
+    return p["stream_efficiency"] * p["stream_second_die"] ** (hw["package.dies"] - 1.0)
 
 
 def wait_seconds(hw: Hardware, p: Mapping[str, float]) -> Any:
     """Time between dependent kernels: drain, barrier and launch, in GPU cycles, plus what a second die adds."""
-    return p["wait_cycles"] / hw["gpu.clock"] * p["wait_second_die"] ** (hw["dies"] - 1.0)
+    return p["wait_cycles"] / hw["gpu.clock"] * p["wait_second_die"] ** (hw["package.dies"] - 1.0)
 
 
 def _matrix_rate(hw: Hardware, p: Mapping[str, float], lane_rate: Any) -> Any:
     """MACs per second of tiled products: matrix units where the GPU has them, else the lanes (1 MAC per lane cycle)."""
-    units = hw["gpu.cores"] * hw["gpu.clock"] * hw["gpu.matrix_fp16_flop_core_cycle"] / 2.0
-    return np.maximum(lane_rate * p["gemm_efficiency"], units * p["matrix_unit_efficiency"])
+    return np.maximum(lane_rate * p["gemm_efficiency"], hw["gpu.matrix.fp16"] / 2.0 * p["matrix_unit_efficiency"])
 
 
 def _lane_cycles(k: KernelArrays, p: Mapping[str, float], rules: Mapping[str, Any]) -> tuple[Array, Array, Array]:
@@ -80,7 +79,7 @@ def _lane_cycles(k: KernelArrays, p: Mapping[str, float], rules: Mapping[str, An
     passes[small] = [_passes(int(r), rules) for r in k.rows[small]]
     by_vector = expert & (k.rows < float(rules["expert_gemm_from"]))
     passes[by_vector] = [_re_reads(k, i) for i in np.flatnonzero(by_vector)]
-    vector_lane, batch_lane, gemm_lane = (_per_format(k, p, n) for n in ("vector_lane", "batch_lane", "gemm_lane"))
+    vector_lane, batch_lane, gemm_lane = (per_format(k, p, n) for n in ("vector_lane", "batch_lane", "gemm_lane"))
     lanes = np.where(one, elements * vector_lane, 0.0)
     lanes = lanes + np.where(small, elements * (passes * batch_lane + k.rows * p["row_lane"]), 0.0)
     tile_rows = _round_up(k.rows, float(rules["tile_rows"]))
@@ -137,31 +136,6 @@ def _re_reads(k: KernelArrays, i: int) -> float:
 
 def _round_up(value: Array, step: float) -> Array:
     return np.ceil(value / step) * step
-
-
-def _per_format(k: KernelArrays, p: Mapping[str, float], name: str) -> Array:
-    """Parameter `name.<format>` per kernel; a format without its own number uses its class (`name.<class>`)."""
-    return np.array([_format_parameter(p, name, kernel.format) for kernel in k.kernels])
-
-
-def _format_parameter(p: Mapping[str, float], name: str, fmt: str) -> float:
-    for key in (f"{name}.{fmt}", f"{name}.{unpack_class(fmt)}"):
-        if key in p:
-            return p[key]
-    raise ProfileError(f"profile has no {name} for format {fmt!r} (class {unpack_class(fmt)!r})")
-
-
-@lru_cache(maxsize=256)
-def unpack_class(fmt: str) -> str:
-    """How hard a format is to unpack: `float`; `simple` (codes times one scale per block); `super` (6-bit scales of
-    scales, split bit planes: the K formats); `table` (codes through a look-up table: IQ, NF, palettes, FP4)."""
-    if fmt in ("", "f32", "f16", "bf16"):
-        return "float"
-    if fmt.startswith("iq") or "fp4" in fmt or "nf4" in fmt or fmt.startswith(("pal", "lut", "tq")):
-        return "table"
-    if "_k" in fmt:
-        return "super"
-    return "simple"
 
 
 @lru_cache(maxsize=4096)

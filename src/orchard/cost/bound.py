@@ -1,0 +1,60 @@
+"""The physical bound: no runtime on this engine can be faster.
+
+A phase does all its operations at the engine's highest rate for its formats, and moves every compulsory byte once at the
+DRAM peak; both may overlap perfectly, across ops too. Weights are read once per call unless the last-level cache can hold
+them; masked attention counts only unmasked pairs; activations may stay on chip.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from orchard.cost.evaluate import Call
+from orchard.cost.lower import KernelArrays, KernelTable
+from orchard.cost.terms import Array
+
+
+def phase_bound(table: KernelTable, calls: Sequence[Call], hw: Mapping[str, Any], engine: str, cache_bytes: Any) -> Array:
+    """Seconds [...] below which no run of the phase can be. `cache_bytes`: last-level cache that may keep weights."""
+    total: Any = 0.0
+    for call in calls:
+        counts = table.evaluate(call.bindings)
+        ops_s = call_ops(counts) / peak_ops_per_s(counts, hw, engine)
+        bytes_s = np.maximum(compulsory_bytes(counts) - cache_bytes, 0.0) / hw["dram.bandwidth"]
+        total = total + call.weight * np.maximum(ops_s, bytes_s)
+    return np.asarray(total, dtype=np.float64)
+
+
+def call_ops(counts: KernelArrays) -> float:
+    """Operations of one call; a MAC is two."""
+    return float(((2.0 * counts.macs + np.where(counts.mask("vector", "scan"), counts.vector_ops, 0.0)) * counts.count).sum())
+
+
+def compulsory_bytes(counts: KernelArrays) -> float:
+    """Weights and state of one call, each once. Activations can stay on chip, so they are not compulsory."""
+    return float(((counts.weight_bytes + counts.state_bytes) * counts.count).sum())
+
+
+def dram_bytes(counts: KernelArrays) -> float:
+    """Bytes of one call when nothing stays on chip between kernels."""
+    moved = counts.weight_bytes + counts.state_bytes + counts.input_bytes + counts.output_bytes
+    return float((moved * counts.count).sum())
+
+
+def peak_ops_per_s(counts: KernelArrays, hw: Mapping[str, Any], engine: str) -> Any:
+    """The highest rate the engine offers for these weights: INT8 units may serve weights of 8 bits or fewer."""
+    formats = {k.format for k in counts.kernels if k.kind in ("linear", "expert")}
+    low = any(f not in ("", "f32", "f16", "bf16") for f in formats)
+    if engine == "gpu":
+        rate = np.maximum(np.maximum(hw["gpu.fp16"], hw["gpu.fp32"]), hw["gpu.matrix.fp16"])
+        return np.maximum(rate, hw["gpu.matrix.int8"]) if low else rate
+    if engine == "ane":
+        # Winograd in hardware lifts 3x3 convolutions by up to 1.5 [751k-m6]; a bound must allow for it.
+        rate = np.maximum(hw["ane.fp16"], hw["ane.int8"]) if low else hw["ane.fp16"]
+        return rate * (1.5 if any(k.taps != 1 for k in counts.kernels) else 1.0)
+    simd = hw["cpu.neon.int8"] if low else hw["cpu.neon.fp16"]
+    matrix = hw["cpu.matrix.int8"] if low and "cpu.matrix.int8" in hw else hw["cpu.matrix.fp16"]
+    return simd * (2.0 if low else 1.0) + matrix  # i8mm doubles the INT8 dot-product rate from M2 on

@@ -1,0 +1,62 @@
+"""CPU engine model: cores with SIMD units that share memory bandwidth, and a barrier after every kernel.
+
+The unit of arithmetic is the *core cycle*. `threads` cores of the fastest tier work on each kernel; a kernel takes
+
+    overlapped(core cycles / (threads x clock), bytes / min(threads x core stream, cluster stream)) + barrier
+
+One row: each weight costs `vector_cycles.<format>` (unpack, dot product with 8-bit activations). Many rows: each MAC costs
+`gemm_cycles.<format>`. Runtimes that hand large products to the matrix units (Accelerate, AMX / SME) reach
+`matrix_efficiency` of their peak instead, whichever is faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from orchard.cost.engines.formats import per_format
+from orchard.cost.lower import KernelArrays
+from orchard.cost.terms import Terms, overlapped
+
+Hardware = Mapping[str, Any]
+
+
+def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: Mapping[str, Any]) -> Terms:
+    """Seconds of every kernel row, multiplicity included. Shapes broadcast to [..., kernels]."""
+    threads, clock = worker_threads(hw, rules), fast_clock(hw)
+    stream = np.minimum(threads * p["core_stream_bytes_per_cycle"] * clock, hw["cpu.bandwidth"] * p["stream_efficiency"])
+    weights = k.mask("linear", "expert")
+    per_use = per_format(k, p, "vector_cycles")
+    per_mac = per_format(k, p, "gemm_cycles")
+    rows = np.maximum(k.rows, 1.0)
+    each = np.where(weights, np.minimum(per_use * rows, per_use + per_mac * rows), 0.0)
+    elements = np.where(weights, k.macs / rows, 0.0)
+    cycles = elements * each
+    cycles = cycles + np.where(k.mask("attention"), k.macs * p["attention_cycles"], 0.0)
+    cycles = cycles + np.where(k.mask("scan"), k.vector_ops * p["scan_cycles"], 0.0)
+    cycles = cycles + np.where(k.mask("vector"), k.vector_ops * p["element_cycles"], 0.0)
+    compute = cycles / (threads * clock)
+    if rules.get("matrix_units"):
+        unit = hw["cpu.matrix.fp32"] / 2.0 * p["matrix_efficiency"]
+        large = weights & (k.rows >= float(rules["matrix_from_rows"]))
+        unpack = elements * p["matrix_unpack_cycles"] / (threads * clock)
+        compute = np.where(large, np.minimum(compute, k.macs / unit + unpack), compute)
+    memory = (k.weight_bytes + k.state_bytes + k.input_bytes + k.output_bytes) / stream
+    compute, memory = overlapped(compute, memory, p["overlap_sharpness"])
+    ones = np.ones_like(stream) if isinstance(stream, np.ndarray) else 1.0
+    return Terms(compute * k.count, memory * k.count, k.launches * p["barrier_s"] * ones)
+
+
+def worker_threads(hw: Hardware, rules: Mapping[str, Any]) -> Any:
+    """Threads a runtime starts by default: one per core of the fast tiers (super and performance)."""
+    return rules.get("threads") or hw["cpu.s.cores"] + hw["cpu.p.cores"]
+
+
+def fast_clock(hw: Hardware) -> Any:
+    """Clock of the fast cores: the tiers' clocks weighted by their cores."""
+    s, p = hw["cpu.s.cores"], hw["cpu.p.cores"]
+    s_clock = hw["cpu.s.clock"] if np.any(np.asarray(s) > 0) else 0.0
+    p_clock = hw["cpu.p.clock"] if np.any(np.asarray(p) > 0) else 0.0
+    return (s * s_clock + p * p_clock) / (s + p)

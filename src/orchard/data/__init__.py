@@ -1,0 +1,1 @@
+"""Data files of the package: measurements with their sources."""

@@ -1,0 +1,377 @@
+"""One prediction, end to end: model and chip in; time, energy, memory and what bounds them out."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from orchard.cost.bound import call_ops, dram_bytes, phase_bound
+from orchard.cost.energy import SPREAD, energy_j
+from orchard.cost.evaluate import Call, PhaseTime, phase_time
+from orchard.cost.lower import KernelTable, Lowering, layer_group, lower
+from orchard.cost.profile import ErrorModel, Profile
+from orchard.hw import HardwareArrays, SoC, load_chip
+from orchard.ir import Graph
+from orchard.studies.memory import Memory, memory_need
+from orchard.studies.phases import decode_calls, encoder_calls, prefill_calls
+from orchard.studies.request import Request
+from orchard.studies.runtimes import choose_profile
+from orchard.workloads import Model, load_model
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SCHEMA = "orchard.prediction/1"
+DEFAULT_ERROR = ErrorModel(low=math.log(0.6), high=math.log(1.6))
+"""Interval of a stratum without left-out measurements: a judgement, and the prediction says so in a warning."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One phase. `latency_s` is the whole phase, for decode one step; `tokens_per_s` sums over the batch.
+
+    `bound_by` are shares of the time and sum to 1; `kernels` lists the same time per kernel, largest first.
+    """
+
+    name: str
+    tokens: int
+    latency_s: float
+    interval_s: tuple[float, float]
+    bound_s: float
+    tokens_per_s: float
+    energy_j: float
+    energy_interval_j: tuple[float, float]
+    ops: float
+    dram_bytes: float
+    bound_by: Mapping[str, float]
+    kernels: tuple[KernelShare, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "tokens": self.tokens,
+            "latency_s": self.latency_s,
+            "interval_s": list(self.interval_s),
+            "bound_s": self.bound_s,
+            "tokens_per_s": self.tokens_per_s,
+            "energy_j": self.energy_j,
+            "energy_interval_j": list(self.energy_interval_j),
+            "ops": self.ops,
+            "dram_bytes": self.dram_bytes,
+            "bound_by": dict(self.bound_by),
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelShare:
+    """Time of one kind of kernel within a phase, its multiplicity included."""
+
+    group: str
+    name: str
+    kind: str
+    format: str
+    count: int
+    seconds: float
+    compute_s: float
+    memory_s: float
+    dispatch_s: float
+    ops: float
+    bytes: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """The answer to a request. `to_dict` gives the JSON contract `orchard.prediction/1`."""
+
+    request: Request
+    model: Model
+    weight_bytes: int
+    soc: SoC
+    profile: Profile
+    weights: str
+    phases: Mapping[str, Phase]
+    memory: Memory
+    warnings: tuple[str, ...] = ()
+    kinds: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time to first token of one request on an idle machine: the prompt phase. None without a prompt."""
+        phase = self.phases.get("prefill")
+        return phase.latency_s if phase else None
+
+    def to_dict(self, *, breakdown: bool = False) -> dict[str, Any]:
+        phases = {name: phase.to_dict() for name, phase in self.phases.items()}
+        if breakdown:
+            for name, phase in self.phases.items():
+                phases[name]["breakdown"] = [k.to_dict() for k in phase.kernels]
+        return {
+            "schema": SCHEMA,
+            "model": {"name": self.model.name, "params": self.model.params, "weight_bytes": self.weight_bytes},
+            "chip": {"id": self.soc.id, "name": self.soc.name, "overrides": _override_map(self.request.overrides)},
+            "runtime": self.profile.runtime,
+            "runtime_builds": self.profile.version,
+            "engine": self.profile.engine,
+            "fidelity": self.request.fidelity,
+            "weights": self.weights,
+            "kv": self.request.kv,
+            "batch": self.request.batch,
+            "depth": self.request.depth,
+            "ttft_s": self.ttft_s,
+            "phases": phases,
+            "memory": self.memory.to_dict(),
+            "warnings": list(self.warnings),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """Everything about a request that does not depend on hardware numbers."""
+
+    model: Model
+    graph: Graph
+    table: KernelTable
+    profile: Profile
+    weights: str
+    phases: Mapping[str, tuple[Call, ...]]
+    tokens: Mapping[str, int]
+    strata: Mapping[str, str]
+
+
+def predict(
+    model: str,
+    chip: str,
+    *,
+    runtime: str | None = None,
+    engine: str = "auto",
+    weights: str | None = None,
+    activations: str = "f16",
+    kv: str = "f16",
+    batch: int = 1,
+    prompt: int = 512,
+    generate: int = 128,
+    depth: int = 0,
+    threads: int | None = None,
+    fidelity: str = "estimate",
+    overrides: Sequence[str] | Mapping[str, object] = (),
+) -> Prediction:
+    """Predict one model on one chip. Fields as in `Request`; raises an OrchardError for what the user must correct."""
+    texts = [f"{k}={v}" for k, v in overrides.items()] if isinstance(overrides, Mapping) else list(overrides)
+    request = Request(
+        model=model, chip=chip, runtime=runtime, engine=engine, weights=weights, activations=activations, kv=kv,
+        batch=batch, prompt=prompt, generate=generate, depth=depth, threads=threads, fidelity=fidelity,
+        overrides=tuple(texts),
+    )  # fmt: skip
+    return answer(request)
+
+
+def answer(request: Request) -> Prediction:
+    """The prediction of a request."""
+    soc = _chip(request.chip, request.overrides)
+    plan = make_plan(request)
+    hw = HardwareArrays.of(soc)
+    memory = _memory(plan, soc, request)
+    phases = {name: _phase(plan, name, hw, request) for name in plan.phases}
+    return Prediction(
+        request=request,
+        model=plan.model,
+        weight_bytes=memory.weights,
+        soc=soc,
+        profile=plan.profile,
+        weights=plan.weights,
+        phases=phases,
+        memory=memory,
+        warnings=_warnings(plan, request, soc, memory),
+    )
+
+
+def predict_variants(request: Request, variants: Mapping[str, NDArray[np.float64]]) -> dict[str, PhaseTime]:
+    """Phase times of one request on many variants of its chip at once.
+
+    `variants` maps hardware parameters (`dram.bandwidth`, `gpu.cores`, ... in SI units) to arrays of one shape [variants].
+    """
+    soc = _chip(request.chip, request.overrides)
+    plan = make_plan(request)
+    hw = HardwareArrays.of(soc, variants)
+    values = plan.profile.values()
+    return {name: phase_time(plan.table, calls, hw, plan.profile, values) for name, calls in plan.phases.items()}
+
+
+def make_plan(request: Request) -> Plan:
+    """Model, kernels and calls of a request."""
+    weights = request.weights
+    loaded = load_model(request.model)
+    profile = choose_profile(request.runtime, request.engine, weights or loaded.default_weights)
+    return _plan(request.model, loaded, profile, weights, request)
+
+
+def _plan(name: str, model: Model, profile: Profile, weights: str | None, request: Request) -> Plan:
+    chosen = weights or model.default_weights or "f16"
+    skip = bool(profile.rules.get("skip_shared_prefill", False))
+    if request.threads:
+        profile = _with_threads(profile, request.threads)
+    graph = model.graph(
+        weights=chosen, kv_format=request.kv, activations=request.activations, skip_shared_prefill=skip
+    )
+    table = _table(graph, profile.lowering)
+    if model.family != "decoder":
+        tokens = request.prompt if "T" in graph.symbols else None
+        calls = encoder_calls(batch=request.batch, tokens=tokens, symbols=graph.symbols)
+        return Plan(
+            model=model, graph=graph, table=table, profile=profile, weights=chosen,
+            phases={"inference": tuple(calls)}, tokens={"inference": tokens or 1}, strata={"inference": "inference"},
+        )  # fmt: skip
+    phases: dict[str, tuple[Call, ...]] = {}
+    chunk = int(profile.rules.get("prefill_chunk", 512))
+    if request.prompt:
+        phases["prefill"] = tuple(
+            prefill_calls(prompt=request.prompt, depth=request.depth, batch=request.batch, chunk=chunk)
+        )
+    if request.generate:
+        phases["decode"] = tuple(
+            decode_calls(generate=request.generate, context=request.depth + request.prompt, batch=request.batch)
+        )
+    is_moe = any(k.kind == "expert" for k in table.kernels)
+    strata = {phase: stratum(phase, is_moe=is_moe, batch=request.batch, depth=request.depth) for phase in phases}
+    return Plan(
+        model=model, graph=graph, table=table, profile=profile, weights=chosen, phases=phases,
+        tokens={"prefill": request.prompt, "decode": request.generate}, strata=strata,
+    )  # fmt: skip
+
+
+def stratum(phase: str, *, is_moe: bool, batch: int = 1, depth: int = 0, tokens: int = 512) -> str:
+    """The group of measurements whose left-out error speaks for a prediction."""
+    if is_moe:
+        return f"{phase}-moe"
+    if batch > 1 or (phase == "prefill" and tokens <= 16):
+        return "small-batch"
+    return f"{phase}-deep" if depth >= 1024 else phase
+
+
+def _with_threads(profile: Profile, threads: int) -> Profile:
+    from dataclasses import replace
+
+    return replace(profile, rules={**profile.rules, "threads": threads})
+
+
+_TABLES: dict[tuple[int, Lowering], tuple[Graph, KernelTable]] = {}
+
+
+def _table(graph: Graph, rules: Lowering) -> KernelTable:
+    """Lower once per live graph and rule set."""
+    key = (id(graph), rules)
+    found = _TABLES.get(key)
+    if found is None or found[0] is not graph:
+        if len(_TABLES) > 128:
+            _TABLES.clear()
+        found = (graph, lower(graph, rules))
+        _TABLES[key] = found
+    return found[1]
+
+
+@lru_cache(maxsize=256)
+def _chip(chip: str, overrides: tuple[str, ...]) -> SoC:
+    return load_chip(chip, list(overrides))
+
+
+def _phase(plan: Plan, name: str, hw: HardwareArrays, request: Request) -> Phase:
+    calls, engine = plan.phases[name], plan.profile.engine
+    bound = float(phase_bound(plan.table, calls, hw, engine, _cache_bytes(hw)))
+    time = phase_time(plan.table, calls, hw, plan.profile, plan.profile.values())
+    latency = max(float(time.total), bound)
+    if request.fidelity == "bound":
+        latency = bound
+    error = plan.profile.errors.get(plan.strata[name], DEFAULT_ERROR)
+    low, high = latency * math.exp(error.low), latency * math.exp(error.high)
+    tokens = plan.tokens[name]
+    produced = request.batch if name == "decode" else tokens * request.batch
+    evaluated = [(call.weight, plan.table.evaluate(call.bindings)) for call in calls]
+    ops = sum(w * call_ops(c) for w, c in evaluated)
+    moved = sum(w * dram_bytes(c) for w, c in evaluated)
+    joules = float(energy_j(engine, ops=ops, dram_bytes=moved, seconds=latency, hw=hw))
+    total = float(time.total)
+    return Phase(
+        name=name,
+        tokens=tokens,
+        latency_s=latency,
+        interval_s=(bound, bound) if request.fidelity == "bound" else (max(low, bound), max(high, bound)),
+        bound_s=bound,
+        tokens_per_s=produced / latency,
+        energy_j=joules,
+        energy_interval_j=(joules * SPREAD[0], joules * SPREAD[1]),
+        ops=ops,
+        dram_bytes=moved,
+        bound_by={
+            "compute": float(time.compute) / total,
+            "memory": float(time.memory) / total,
+            "dispatch": float(time.dispatch) / total,
+        },
+        kernels=_shares(plan, time, calls, latency / total),
+    )
+
+
+def _cache_bytes(hw: HardwareArrays) -> float:
+    """Weights a last-level cache could keep between calls; 0 where its size is not known."""
+    value = hw.get("slc.size", 0.0)
+    return float(value) if isinstance(value, (int, float)) else 0.0
+
+
+def _shares(plan: Plan, time: PhaseTime, calls: Sequence[Call], scale: float) -> tuple[KernelShare, ...]:
+    counts = [(call.weight, plan.table.evaluate(call.bindings)) for call in calls]
+    shares = []
+    for i, kernel in enumerate(plan.table.kernels):
+        seconds = [float(part[i]) * scale for part in (time.kernels.compute, time.kernels.memory, time.kernels.dispatch)]
+        ops = sum(w * float((2 * c.macs[i] + c.vector_ops[i]) * c.count[i]) for w, c in counts)
+        moved = sum(
+            w * float((c.weight_bytes[i] + c.state_bytes[i] + c.input_bytes[i] + c.output_bytes[i]) * c.count[i])
+            for w, c in counts
+        )
+        shares.append(
+            KernelShare(
+                group=layer_group(kernel.scope), name=kernel.name.rpartition(".")[2], kind=kernel.kind,
+                format=kernel.format, count=kernel.count, seconds=sum(seconds), compute_s=seconds[0],
+                memory_s=seconds[1], dispatch_s=seconds[2], ops=ops, bytes=moved,
+            )
+        )  # fmt: skip
+    return tuple(sorted(shares, key=lambda s: -s.seconds))
+
+
+def _memory(plan: Plan, soc: SoC, request: Request) -> Memory:
+    calls = [c for phase in plan.phases.values() for c in phase]
+    largest = max(calls, key=lambda c: c.bindings.get("T", 1) * c.bindings.get("B", 1)).bindings
+    final = dict(largest)
+    if "S" in plan.graph.symbols:
+        final["S"] = max(1, request.depth + request.prompt + request.generate)
+    return memory_need(plan.graph, soc, plan.profile.engine, largest=largest, final=final)
+
+
+def _warnings(plan: Plan, request: Request, soc: SoC, memory: Memory) -> tuple[str, ...]:
+    found = list(plan.model.warnings)
+    missing = [name for name in plan.phases if plan.strata[name] not in plan.profile.errors]
+    if missing and request.fidelity != "bound":
+        found.append(
+            f"no measurement of {plan.profile.runtime} on {plan.profile.engine} backs the {' and '.join(missing)} "
+            f"interval; it is a judgement (x0.6 to x1.6)"
+        )
+    if not memory.fits:
+        found.append(_does_not_fit(plan, soc, memory))
+    return tuple(found)
+
+
+def _does_not_fit(plan: Plan, soc: SoC, memory: Memory) -> str:
+    from orchard.units import format_bytes
+
+    return (
+        f"does not fit: needs {format_bytes(memory.total)}, {plan.profile.engine} may use {format_bytes(memory.limit)} of "
+        f"{soc.id}; times assume it did"
+    )
+
+
+def _override_map(texts: Sequence[str]) -> dict[str, str]:
+    return {key.strip(): value.strip() for key, _, value in (t.partition("=") for t in texts)}

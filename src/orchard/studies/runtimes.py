@@ -1,0 +1,68 @@
+"""Which profile answers for a runtime, an engine and a build date."""
+
+from __future__ import annotations
+
+from orchard.cost.profile import Profile, load_profile, profile_names
+from orchard.studies.errors import StudyError
+from orchard.units import did_you_mean
+
+ENGINES = {
+    "auto": "auto", "cpu": "cpu", "gpu": "gpu", "ane": "ane",
+    "all": "auto", "cpu_only": "cpu", "cpu_and_gpu": "gpu", "cpu_and_ne": "ane",
+}  # fmt: skip
+"""Engine names people use, Core ML's compute units included."""
+
+PREFERENCE = {"llama.cpp": ("gpu", "cpu"), "mlx": ("gpu",), "coreml": ("ane", "gpu", "cpu")}
+"""Engines `auto` tries, best first, per runtime."""
+
+
+def engine_name(name: str) -> str:
+    """`auto`, `cpu`, `gpu` or `ane`. Raises StudyError with the nearest name."""
+    found = ENGINES.get(name.lower().replace("-", "_"))
+    if found is None:
+        raise StudyError(f"engine {name!r} is not known{did_you_mean(name, ENGINES)}; expected auto, cpu, gpu or ane")
+    return found
+
+
+def runtime_names() -> tuple[str, ...]:
+    """Runtimes with a profile."""
+    return tuple(sorted({load_profile(n).runtime for n in profile_names() if not n.startswith("_")}))
+
+
+def choose_profile(runtime: str | None, engine: str, weights: str | None = None) -> Profile:
+    """The profile for a request.
+
+    `runtime` may carry a build date: `llama.cpp@2023-11`; without one the newest profile answers. None picks by engine and
+    weight format: Core ML for the ANE, MLX for MLX formats, llama.cpp otherwise. Raises StudyError for names not known and
+    for an engine that the runtime does not use.
+    """
+    engine = engine_name(engine)
+    name, _, build = (runtime or _default_runtime(engine, weights)).lower().partition("@")
+    profiles = [load_profile(n) for n in profile_names() if not n.startswith("_")]
+    mine = [p for p in profiles if name == p.runtime or name in p.aliases]
+    if not mine:
+        known = sorted({p.runtime for p in profiles} | {a for p in profiles for a in p.aliases})
+        raise StudyError(f"runtime {runtime!r} is not known{did_you_mean(name, known)}; known: {', '.join(known)}")
+    wanted = PREFERENCE.get(mine[0].runtime, ("gpu", "cpu", "ane")) if engine == "auto" else (engine,)
+    for candidate in wanted:
+        serving = sorted((p for p in mine if p.engine == candidate), key=lambda p: p.builds_from)
+        if serving:
+            return _by_build(serving, build)
+    engines = ", ".join(sorted({p.engine for p in mine}))
+    raise StudyError(f"runtime {mine[0].runtime} has no profile for engine {engine!r}, only for {engines}")
+
+
+def _default_runtime(engine: str, weights: str | None) -> str:
+    if engine == "ane":
+        return "coreml"
+    text = (weights or "").lower()
+    is_mlx = engine in ("auto", "gpu") and ("mlx" in text or text.startswith(("int4-g", "int8-g", "int6-g", "int3-g")))
+    return "mlx" if is_mlx else "llama.cpp"
+
+
+def _by_build(profiles: list[Profile], build: str) -> Profile:
+    """The last profile that starts at or before the build date; the newest without a date."""
+    if not build:
+        return profiles[-1]
+    earlier = [p for p in profiles if p.builds_from <= build]
+    return earlier[-1] if earlier else profiles[0]
