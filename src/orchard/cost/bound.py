@@ -7,17 +7,17 @@ them; masked attention counts only unmasked pairs; activations may stay on chip.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from orchard.cost.evaluate import Call
 from orchard.cost.lower import KernelArrays, KernelTable
-from orchard.cost.terms import Array
+from orchard.cost.terms import Array, Hardware
 
 
-def phase_bound(table: KernelTable, calls: Sequence[Call], hw: Mapping[str, Any], engine: str, cache_bytes: Any) -> Array:
+def phase_bound(table: KernelTable, calls: Sequence[Call], hw: Hardware, engine: str, cache_bytes: Any) -> Array:
     """Seconds [...] below which no run of the phase can be. `cache_bytes`: last-level cache that may keep weights."""
     total: Any = 0.0
     for call in calls:
@@ -30,7 +30,9 @@ def phase_bound(table: KernelTable, calls: Sequence[Call], hw: Mapping[str, Any]
 
 def call_ops(counts: KernelArrays) -> float:
     """Operations of one call; a MAC is two."""
-    return float(((2.0 * counts.macs + np.where(counts.mask("vector", "scan"), counts.vector_ops, 0.0)) * counts.count).sum())
+    return float(
+        ((2.0 * counts.macs + np.where(counts.mask("vector", "scan"), counts.vector_ops, 0.0)) * counts.count).sum()
+    )
 
 
 def compulsory_bytes(counts: KernelArrays) -> float:
@@ -44,7 +46,7 @@ def dram_bytes(counts: KernelArrays) -> float:
     return float((moved * counts.count).sum())
 
 
-def peak_ops_per_s(counts: KernelArrays, hw: Mapping[str, Any], engine: str) -> Any:
+def peak_ops_per_s(counts: KernelArrays, hw: Hardware, engine: str) -> Any:
     """The highest rate the engine offers for these weights: INT8 units may serve weights of 8 bits or fewer."""
     formats = {k.format for k in counts.kernels if k.kind in ("linear", "expert")}
     low = any(f not in ("", "f32", "f16", "bf16") for f in formats)

@@ -8,9 +8,10 @@ package (engine, caches, memory), not displays or power supplies.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from orchard.cost.terms import Hardware
 
 SPREAD = (0.6, 1.6)
 """Factors from an energy estimate to its 80 % interval: absolute watts of these chips differ by up to 2x between
@@ -36,20 +37,22 @@ MODELS: dict[str, EnergyModel] = {
     "ane": EnergyModel(joule_per_op=0.38e-12, int8_factor=0.75, active_w=1.6, active_w_per_core=0.0, source="751k-m6"),
     # CPU: NEON at full load 43.9 W for 0.655 TFLOPS on M1 Max [amx-benchmarks]: 67 pJ per FP32 op, most of it the core's
     # own pipeline; a quarter of that per op for 8-bit dot products.
-    "cpu": EnergyModel(joule_per_op=30e-12, int8_factor=0.25, active_w=1.0, active_w_per_core=0.8, source="amx-benchmarks"),
+    "cpu": EnergyModel(
+        joule_per_op=30e-12, int8_factor=0.25, active_w=1.0, active_w_per_core=0.8, source="amx-benchmarks"
+    ),
 }
 
 MATRIX_UNIT_JOULE_PER_OP = 1.4e-12
 """GPU matrix units in prefill: about 560 GFLOP/s/W with everything included [derived from cadamcat]."""
 
 
-def energy_j(engine: str, *, ops: Any, dram_bytes: Any, seconds: Any, hw: Mapping[str, Any], low_bits: bool = False) -> Any:
+def energy_j(engine: str, *, ops: Any, dram_bytes: Any, seconds: Any, hw: Hardware, low_bits: bool = False) -> Any:
     """Joules [...]. `low_bits`: the operands are 8-bit (only where the engine computes in INT8)."""
     return sum(energy_terms(engine, ops=ops, dram_bytes=dram_bytes, seconds=seconds, hw=hw, low_bits=low_bits).values())
 
 
 def energy_terms(
-    engine: str, *, ops: Any, dram_bytes: Any, seconds: Any, hw: Mapping[str, Any], low_bits: bool = False
+    engine: str, *, ops: Any, dram_bytes: Any, seconds: Any, hw: Hardware, low_bits: bool = False
 ) -> dict[str, Any]:
     """Joules by cause: `compute`, `dram` and `active` (clock tree, leakage, fabric while the engine runs)."""
     model = MODELS[engine]
@@ -66,7 +69,7 @@ def energy_terms(
     }
 
 
-def _has_matrix_units(hw: Mapping[str, Any]) -> bool:
+def _has_matrix_units(hw: Hardware) -> bool:
     import numpy as np
 
     return bool(np.any(np.asarray(hw["gpu.matrix.fp16"]) > 0))

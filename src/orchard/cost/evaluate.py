@@ -16,9 +16,9 @@ from orchard.cost.engines import ane, cpu, gpu
 from orchard.cost.errors import ProfileError
 from orchard.cost.lower import KernelArrays, KernelTable
 from orchard.cost.profile import Profile
-from orchard.cost.terms import Array, Terms
+from orchard.cost.terms import Array, Hardware, Terms
 
-EngineModel = Callable[[KernelArrays, Mapping[str, Any], Mapping[str, float], Mapping[str, Any]], Terms]
+EngineModel = Callable[[KernelArrays, Hardware, Mapping[str, float], Mapping[str, Any]], Terms]
 
 MODELS: dict[str, EngineModel] = {"gpu": gpu.kernel_times, "cpu": cpu.kernel_times, "ane": ane.kernel_times}
 
@@ -52,7 +52,7 @@ def engine_model(profile: Profile) -> EngineModel:
 
 
 def phase_time(
-    table: KernelTable, calls: Sequence[Call], hw: Mapping[str, Any], profile: Profile, values: Mapping[str, float]
+    table: KernelTable, calls: Sequence[Call], hw: Hardware, profile: Profile, values: Mapping[str, float]
 ) -> PhaseTime:
     """Time of a phase. `hw` maps dotted names to floats or arrays [variants]; `values` are the profile's parameters."""
     model = engine_model(profile)
@@ -70,18 +70,15 @@ def phase_time(
     return PhaseTime(compute + memory + dispatch, compute, memory, dispatch, kernels)
 
 
-class Stacked(Mapping[str, Any]):
+class Stacked:
     """Hardware values with a trailing kernel axis: an array [variants] reads as [variants, 1], a float as a float."""
 
-    def __init__(self, hw: Mapping[str, Any]) -> None:
+    def __init__(self, hw: Hardware) -> None:
         self._hw = hw
 
-    def __getitem__(self, name: str) -> Any:
-        value = self._hw[name]
+    def __getitem__(self, path: str) -> Any:
+        value = self._hw[path]
         return value[..., np.newaxis] if isinstance(value, np.ndarray) and value.ndim else value
 
-    def __iter__(self) -> Any:
-        return iter(self._hw)
-
-    def __len__(self) -> int:
-        return len(self._hw)
+    def __contains__(self, path: str) -> bool:
+        return path in self._hw

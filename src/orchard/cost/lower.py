@@ -88,7 +88,7 @@ class Kernel:
     def merged_key(self) -> tuple[Any, ...]:
         """Kernels with equal keys take equal time."""
         skip = {"name", "count", "launches", "level", "scope", "ops"}
-        return tuple(getattr(self, f.name) for f in fields(self) if f.name not in skip) + (layer_group(self.scope),)
+        return (*(getattr(self, f.name) for f in fields(self) if f.name not in skip), layer_group(self.scope))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -297,7 +297,7 @@ def _kernel(graph: Graph, group: tuple[Op, ...], rules: Lowering) -> Kernel | No
         return None
     head = group[0]
     total = _group_work(graph, group)
-    common = {"name": head.name, "scope": head.scope, "ops": tuple(op.name for op in group)}
+    common: dict[str, Any] = {"name": head.name, "scope": head.scope, "ops": tuple(op.name for op in group)}
     if head.kind == "einsum" and group[-1].kind == "einsum" and len(group) > 1:
         return _attention_kernel(graph, group, total, common)
     if head.kind == "einsum":

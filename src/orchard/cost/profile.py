@@ -142,7 +142,11 @@ def parse_profile(data: Mapping[str, Any], name: str) -> Profile:
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise ProfileError(f"profile {name}: {type(error).__name__} at {error}") from None
-    bad = [n for n, p in profile.parameters.items() if not (isinstance(p.value, (int, float)) and math.isfinite(p.value))]
+    bad = [
+        n for n, p in profile.parameters.items() if not (isinstance(p.value, (int, float)) and math.isfinite(p.value))
+    ]
     if bad:
-        raise ProfileError(f"profile {name}: parameter {bad[0]!r} is {profile.parameters[bad[0]].value}, expected a number")
+        raise ProfileError(
+            f"profile {name}: parameter {bad[0]!r} is {profile.parameters[bad[0]].value}, expected a number"
+        )
     return profile

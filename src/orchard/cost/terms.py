@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.float64]
+
+
+class Hardware(Protocol):
+    """Hardware parameters by dotted name, SI floats or arrays: `hw["dram.bandwidth"]`. `HardwareArrays` is one."""
+
+    def __getitem__(self, path: str, /) -> Any: ...
+
+    def __contains__(self, path: str, /) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -90,9 +90,10 @@ def tensor_bytes(tensor: Tensor) -> Count:
 def matrix_bytes(tensor: Tensor, rows: Size, columns: Size) -> Count:
     """Bytes of a weight stored as [rows, columns], columns contracted: per-row scales and look-up tables included."""
     fmt = number_format(tensor.format)
-    if (fmt.row_bits or fmt.table_bits) and isinstance(rows, int) and isinstance(columns, int):
-        if fmt.pads or columns % fmt.block == 0:
-            return bytes_of(fmt, (rows, columns)) * floordiv(tensor.elements, rows * columns)
+    if not (fmt.row_bits or fmt.table_bits) or not isinstance(rows, int) or not isinstance(columns, int):
+        return tensor_bytes(tensor)
+    if rows * columns > 0 and (fmt.pads or columns % fmt.block == 0):
+        return bytes_of(fmt, (rows, columns)) * floordiv(tensor.elements, rows * columns)
     return tensor_bytes(tensor)
 
 
@@ -278,6 +279,4 @@ def _streamed(inputs: Sequence[Tensor], outputs: Sequence[Tensor], vector_ops: C
         else:
             read = read + tensor_bytes(tensor)
     written = sum((tensor_bytes(t) for t in outputs), start=0)
-    return Work(
-        vector_ops=vector_ops, weight_bytes=weights, state_bytes=state, input_bytes=read, output_bytes=written
-    )
+    return Work(vector_ops=vector_ops, weight_bytes=weights, state_bytes=state, input_bytes=read, output_bytes=written)

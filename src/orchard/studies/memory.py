@@ -95,7 +95,9 @@ def live_peak(graph: Graph, bindings: Mapping[str, int]) -> float:
     ends: dict[int, list[str]] = {}
     for index, op in enumerate(graph.ops):
         inside = op.kind in ("view", "update") or ("pairs" in op.attrs and op.kind == "softmax")
-        scores = "pairs" in op.attrs and any(r == "s" for r in str(op.attrs.get("spec", "")).rpartition("->")[2].split())
+        scores = "pairs" in op.attrs and any(
+            r == "s" for r in str(op.attrs.get("spec", "")).rpartition("->")[2].split()
+        )
         for name in op.outputs:
             tensor = graph.tensors[name]
             if inside or scores:

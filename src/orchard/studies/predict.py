@@ -208,17 +208,15 @@ def make_plan(request: Request) -> Plan:
     weights = request.weights
     loaded = load_model(request.model)
     profile = choose_profile(request.runtime, request.engine, weights or loaded.default_weights)
-    return _plan(request.model, loaded, profile, weights, request)
+    return _plan(loaded, profile, weights, request)
 
 
-def _plan(name: str, model: Model, profile: Profile, weights: str | None, request: Request) -> Plan:
+def _plan(model: Model, profile: Profile, weights: str | None, request: Request) -> Plan:
     chosen = weights or model.default_weights or "f16"
     skip = bool(profile.rules.get("skip_shared_prefill", False))
     if request.threads:
         profile = _with_threads(profile, request.threads)
-    graph = model.graph(
-        weights=chosen, kv_format=request.kv, activations=request.activations, skip_shared_prefill=skip
-    )
+    graph = model.graph(weights=chosen, kv_format=request.kv, activations=request.activations, skip_shared_prefill=skip)
     table = _table(graph, profile.lowering)
     if model.family != "decoder":
         tokens = request.prompt if "T" in graph.symbols else None
@@ -326,7 +324,9 @@ def _shares(plan: Plan, time: PhaseTime, calls: Sequence[Call], scale: float) ->
     counts = [(call.weight, plan.table.evaluate(call.bindings)) for call in calls]
     shares = []
     for i, kernel in enumerate(plan.table.kernels):
-        seconds = [float(part[i]) * scale for part in (time.kernels.compute, time.kernels.memory, time.kernels.dispatch)]
+        seconds = [
+            float(part[i]) * scale for part in (time.kernels.compute, time.kernels.memory, time.kernels.dispatch)
+        ]
         ops = sum(w * float((2 * c.macs[i] + c.vector_ops[i]) * c.count[i]) for w, c in counts)
         moved = sum(
             w * float((c.weight_bytes[i] + c.state_bytes[i] + c.input_bytes[i] + c.output_bytes[i]) * c.count[i])

@@ -19,9 +19,7 @@ import numpy as np
 
 from orchard.cost.engines.formats import per_format
 from orchard.cost.lower import KernelArrays
-from orchard.cost.terms import Terms, overlapped
-
-Hardware = Mapping[str, Any]
+from orchard.cost.terms import Hardware, Terms, overlapped
 
 
 def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: Mapping[str, Any]) -> Terms:
@@ -34,13 +32,17 @@ def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: M
     rate = np.where(products, np.maximum(fill, 1e-3) * p["product_efficiency"], p["attention_efficiency"])
     compute = np.where(products | attention, k.macs / (peak * rate), 0.0)
     elements = np.where(k.mask("vector", "scan"), k.vector_ops, 0.0)
-    compute = compute + elements / (hw["ane.cores"] / hw["ane.engines"] * hw["ane.clock"] * p["elements_per_core_cycle"])
+    compute = compute + elements / (
+        hw["ane.cores"] / hw["ane.engines"] * hw["ane.clock"] * p["elements_per_core_cycle"]
+    )
     weights = weight_stream(hw, p) * per_format(k, p, "unpack")
     moved = k.input_bytes + k.output_bytes
     spilled = np.maximum(moved - hw["ane.operand_limit"], 0.0) + k.state_bytes
     memory = k.weight_bytes / weights + spilled / (hw["ane.activation_bandwidth"] * p["activation_efficiency"])
     compute, memory = overlapped(compute, memory, p["overlap_sharpness"])
-    return Terms(compute * k.count, memory * k.count, k.launches * p["op_floor_s"] * np.ones_like(weights[..., :1] * 1.0))
+    return Terms(
+        compute * k.count, memory * k.count, k.launches * p["op_floor_s"] * np.ones_like(weights[..., :1] * 1.0)
+    )
 
 
 def weight_stream(hw: Hardware, p: Mapping[str, float]) -> Any:

@@ -18,15 +18,15 @@ import numpy as np
 
 from orchard.cost.engines.formats import per_format
 from orchard.cost.lower import KernelArrays
-from orchard.cost.terms import Terms, overlapped
-
-Hardware = Mapping[str, Any]
+from orchard.cost.terms import Hardware, Terms, overlapped
 
 
 def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: Mapping[str, Any]) -> Terms:
     """Seconds of every kernel row, multiplicity included. Shapes broadcast to [..., kernels]."""
     threads, clock = worker_threads(hw, rules), fast_clock(hw)
-    stream = np.minimum(threads * p["core_stream_bytes_per_cycle"] * clock, hw["cpu.bandwidth"] * p["stream_efficiency"])
+    stream = np.minimum(
+        threads * p["core_stream_bytes_per_cycle"] * clock, hw["cpu.bandwidth"] * p["stream_efficiency"]
+    )
     weights = k.mask("linear", "expert")
     per_use = per_format(k, p, "vector_cycles")
     per_mac = per_format(k, p, "gemm_cycles")

@@ -28,10 +28,7 @@ import numpy as np
 
 from orchard.cost.engines.formats import per_format
 from orchard.cost.lower import KernelArrays
-from orchard.cost.terms import Array, Terms, overlapped
-
-Hardware = Mapping[str, Any]
-"""Dotted hardware parameter -> float or array [variants, 1]."""
+from orchard.cost.terms import Array, Hardware, Terms, overlapped
 
 
 def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: Mapping[str, Any]) -> Terms:
@@ -78,7 +75,7 @@ def _lane_cycles(k: KernelArrays, p: Mapping[str, float], rules: Mapping[str, An
     passes = np.ones(len(k))
     passes[small] = [_passes(int(r), rules) for r in k.rows[small]]
     by_vector = expert & (k.rows < float(rules["expert_gemm_from"]))
-    passes[by_vector] = [_re_reads(k, i) for i in np.flatnonzero(by_vector)]
+    passes[by_vector] = [_re_reads(k, int(i)) for i in np.flatnonzero(by_vector)]
     vector_lane, batch_lane, gemm_lane = (per_format(k, p, n) for n in ("vector_lane", "batch_lane", "gemm_lane"))
     lanes = np.where(one, elements * vector_lane, 0.0)
     lanes = lanes + np.where(small, elements * (passes * batch_lane + k.rows * p["row_lane"]), 0.0)

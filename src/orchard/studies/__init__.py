@@ -1,0 +1,1 @@
+"""Layer 5: the one place that wires things. Predictions, comparisons, validation, calibration."""
