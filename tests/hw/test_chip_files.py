@@ -72,6 +72,19 @@ def test_a_complete_description_with_an_own_engine(chip_file):
         _ = soc.ane
 
 
+def test_everything_that_is_missing_is_named_at_once(chip_file):
+    known = "cores: 16, engines: 1, clock: 1GHz, fp16_op_core_cycle: 256MAC, operand_limit: 2MiB"
+    soc = load_chip(chip_file(f"ane: {{{known}}}"))
+    assert soc["ane.fp16"] == 16 * 512 * 1e9
+    with pytest.raises(HardwareError) as caught:
+        _ = soc.ane
+    assert str(caught.value) == (
+        "mine: these figures are not known: ane.int8_op_core_cycle, ane.weight_bandwidth, ane.activation_bandwidth, "
+        "ane.dispatch, ane.kernel_buffer, ane.max_dim, ane.align; state them, for example "
+        "--set ane.int8_op_core_cycle=256FLOP"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -5,7 +5,7 @@
 """
 
 from orchard.hw.arrays import HardwareArrays
-from orchard.hw.catalogue import ChipSummary, catalogue, chip_ids, find_chip, load_chip, parse_overrides
+from orchard.hw.catalogue import ChipSummary, chip_ids, chip_summaries, find_chip, load_chip, parse_overrides
 from orchard.hw.engines import Compute, Engine, Fanout, Memory, Node, peak
 from orchard.hw.errors import HardwareError
 from orchard.hw.figure import Figure
@@ -34,8 +34,8 @@ __all__ = [
     "Parameter",
     "SoC",
     "Source",
-    "catalogue",
     "chip_ids",
+    "chip_summaries",
     "find_chip",
     "load_chip",
     "observations",

@@ -41,14 +41,14 @@ class ChipSummary:
 
 
 @lru_cache(maxsize=1)
-def catalogue() -> tuple[ChipSummary, ...]:
+def chip_summaries() -> tuple[ChipSummary, ...]:
     """Every chip of the catalogue, families together, in the order of release. Reads the index file only."""
     return tuple(ChipSummary(**row) for row in json.loads((_DATA / "index.json").read_text()))
 
 
 def chip_ids() -> list[str]:
     """Ids of the catalogue in its order."""
-    return [chip.id for chip in catalogue()]
+    return [chip.id for chip in chip_summaries()]
 
 
 def load_chip(id_or_path: str | Path, overrides: Mapping[str, str | float] | Sequence[str] = ()) -> SoC:
@@ -77,7 +77,7 @@ def find_chip(name: str, gpu_cores: float | None = None, cpu_cores: float | None
         raise HardwareError(f"chip {str(name)[:40]!r} is not known, expected one such as m4max")
     stated = re.search(r"(\d+)[- ]core gpu|gpu[ _-]?(\d+)", name, re.IGNORECASE)
     key = re.sub(r"\(.*?\)|\bapple\b|\bbionic\b|\d+[- ]core gpu|gpu[ _-]?\d+|cpu[ _-]?\d+|[\s_-]", "", name.lower())
-    chips = {chip.id: chip for chip in catalogue()}
+    chips = {chip.id: chip for chip in chip_summaries()}
     exact = re.sub(r"[\s-]", "_", name.strip().lower())
     if exact in chips and gpu_cores is None and cpu_cores is None:
         return exact

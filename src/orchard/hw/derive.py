@@ -94,10 +94,10 @@ FILLS: tuple[Fill, ...] = (
         for leaf, unit in (("cores", "count"), ("clusters", "count"), ("neon_fp32", "GFLOPS"))
     ),
     # CPU: clocks and caches of tiers nobody has read yet
-    Fill("cpu.s.clock", 4.608, "GHz", "dvfs-listings", "estimate", "not known; as M5", _family("M6"), "cpu.s.cores"),
+    Fill("cpu.s.clock", 4.608, "GHz", "siliconscope", "estimate", "not known; as M5", _family("M6"), "cpu.s.cores"),
     Fill("cpu.s.clock", 4.26, "GHz", "wikipedia", "estimate", "not known; as A19 P", _family("A20"), "cpu.s.cores"),
-    Fill("cpu.p.clock", 4.38, "GHz", "dvfs-listings", "estimate", "not known; as M5 Pro", _family("M6"), "cpu.p.cores"),
-    Fill("cpu.e.clock", 2.89, "GHz", "wikipedia", "estimate", "not known; as M4", _tier("base"), "cpu.e.cores"),
+    Fill("cpu.p.clock", 4.38, "GHz", "siliconscope", "estimate", "not known; as M5 Pro", _family("M6"), "cpu.p.cores"),
+    Fill("cpu.e.clock", 2.89, "GHz", "topcpu", "estimate", "not known; as M4", _tier("base"), "cpu.e.cores"),
     Fill("cpu.e.clock", 2.6, "GHz", "wikipedia", "estimate", "not known; as A19", _tier("phone"), "cpu.e.cores"),
     Fill("cpu.s.l1d", 128, "KiB", "wikipedia", "estimate", "not known; as earlier P cores", _APPLE, "cpu.s.cores"),
     Fill("cpu.p.l1d", 128, "KiB", "wikipedia", "estimate", "not known; as earlier P cores", _APPLE, "cpu.p.cores"),
@@ -113,8 +113,8 @@ FILLS: tuple[Fill, ...] = (
     Fill("gpu.l2", 512, "KiB", "metal-benchmarks", "estimate", "not measured; as M2 Pro", _tier("pro")),
     Fill("gpu.l2", 1024, "KiB", "metal-benchmarks", "estimate", "not measured; as M2 Max", _tier("max")),
     Fill("gpu.l2", 2048, "KiB", "metal-benchmarks", "estimate", "not measured; twice M2 Max", _tier("ultra")),
-    Fill("slc.size", 48, "MiB", "metal-benchmarks", "estimate", "not known; as M4 Max", _tier("max")),
-    Fill("slc.size", 96, "MiB", "metal-benchmarks", "estimate", "not published; twice M4 Max", _tier("ultra")),
+    Fill("slc.size", 48, "MiB", "gpu-forge", "estimate", "not known; as M4 Max", _tier("max")),
+    Fill("slc.size", 96, "MiB", "gpu-forge", "estimate", "not known; twice M4 Max", _tier("ultra")),
     Fill("slc.size", 32, "MiB", "wikipedia", "estimate", "not known; as A19 Pro", _tier("phone")),
     # ANE
     Fill(
@@ -138,7 +138,7 @@ FILLS: tuple[Fill, ...] = (
     Fill("slc.energy", 10, "pJ/B", "751k-m6", "estimate", "constant of the ANE compiler", _APPLE),
     # memory of the machine, where the options are not known
     Fill("dram.capacity_max", 36, "GiB", "apple-techspecs", "estimate", "not known; as M4 Max", _family("M5", "max")),
-    Fill("dram.capacity_max", 16, "GiB", "apple-techspecs", "estimate", "not known; small M6", _family("M6", "base")),
+    Fill("dram.capacity_max", 16, "GiB", "formula", "estimate", "assumed; options not settled", _family("M6", "base")),
     Fill(
         "dram.gpu_share", 0.5, "fraction", "formula", "estimate", "iOS limits one app to about half of the RAM",
         _tier("phone"),
@@ -257,7 +257,7 @@ _ANE: tuple[Rule, ...] = (
             (145.0, "as M5 Max", "bryngelson-ane", _ane(17, 17, "pro", "max", "ultra")),
             (60.5, "as M2", "anemll-bench", _ane(14, 14)),
             (63.1, "as M3", "anemll-bench", _ane(15, 15)),
-            (67.0, "as M4", "bryngelson-ane", _ane(16, 17)),
+            (67.0, "as M4", "751k-m6", _ane(16, 17)),
             (150.0, "as M6", "751k-m6", _ane(18, 99)),
         )
     ),

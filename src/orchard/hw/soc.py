@@ -97,6 +97,12 @@ class Dram:
     energy_j_per_byte: float | None
 
 
+_ANE_NEEDS = (
+    "engines", "clock", "fp16_op_core_cycle", "int8_op_core_cycle", "weight_bandwidth", "activation_bandwidth",
+    "dispatch", "operand_limit", "kernel_buffer", "max_dim", "align",
+)  # fmt: skip
+
+
 @dataclass(frozen=True, kw_only=True)
 class SoC:
     """A chip or chip variant.
@@ -137,7 +143,7 @@ class SoC:
         """SI value of a numeric figure. Raises HardwareError when it is not known or no figure has this path."""
         figure = self.figure(path)
         if figure.value is None:
-            raise HardwareError(self._missing(figure))
+            raise HardwareError(self._missing([figure]))
         if isinstance(figure.value, str):
             raise HardwareError(f"{self.id}: {path} is the text {figure.value!r}, not a number")
         return figure.si
@@ -161,14 +167,23 @@ class SoC:
         """Every known numeric figure in SI, by dotted path."""
         return {path: figure.si for path, figure in self.figures.items() if isinstance(figure.value, int | float)}
 
-    def _missing(self, figure: Figure) -> str:
-        spec = FIGURES[figure.path]
-        note = f" ({figure.note})" if figure.note else ""
+    def require(self, *paths: str) -> None:
+        """Raises one HardwareError that names every one of these figures that is not known, and how to state it."""
+        unknown = [figure for figure in (self.figure(path) for path in paths) if not figure.known]
+        if unknown:
+            raise HardwareError(self._missing(unknown))
+
+    def _missing(self, figures: list[Figure]) -> str:
+        first = figures[0]
+        spec = FIGURES[first.path]
         example = DIMENSIONS[spec.dimension].example if spec.dimension in DIMENSIONS else "60"
-        return (
-            f"{self.id}: {figure.path}, the {spec.about}, is not known{note}; state it with --set {figure.path}=..., "
-            f"for example {example}"
-        )
+        remedy = f"state it with --set {first.path}=..., for example {example}"
+        if len(figures) > 1:
+            listed = ", ".join(figure.path for figure in figures)
+            remedy = f"state them, for example --set {first.path}={example}"
+            return f"{self.id}: these figures are not known: {listed}; {remedy}"
+        note = f" ({first.note})" if first.note else ""
+        return f"{self.id}: {first.path}, the {spec.about}, is not known{note}; {remedy}"
 
     @property
     def has_gpu(self) -> bool:
@@ -212,6 +227,7 @@ class SoC:
         """Raises HardwareError without a GPU, or when its cores, clock or rates are not known."""
         if not self.has_gpu:
             raise HardwareError(f"{self.id} has no GPU; choose another engine or state gpu.cores and gpu.clock")
+        self.require(*(f"gpu.{leaf}" for leaf in ("clock", "fp32_flop_core_cycle", "fp16_flop_core_cycle")))
         return Gpu(
             cores=int(self["gpu.cores"]), clock_hz=self["gpu.clock"], dies=self.dies,
             fp32_ops_per_s_peak=self["gpu.fp32"], fp16_ops_per_s_peak=self["gpu.fp16"],
@@ -227,6 +243,7 @@ class SoC:
         """Raises HardwareError without a Neural Engine, or when its clock or rates are not known."""
         if not self.has_ane:
             raise HardwareError(f"{self.id} has no Neural Engine; choose another engine or state the ane figures")
+        self.require(*(f"ane.{leaf}" for leaf in _ANE_NEEDS))
         return Ane(
             engines=int(self["ane.engines"]), cores=int(self["ane.cores"]), clock_hz=self["ane.clock"],
             fp16_ops_per_s_peak=self["ane.fp16"], int8_ops_per_s_peak=self["ane.int8"],

@@ -424,8 +424,7 @@ def _large_embeddings(name: str, base: str) -> Scheme:
 
 
 def _unsloth(name: str, base: str) -> Scheme:
-    """`ud-q4_k_m`: tuned by hand file by file. In the maker's expert models the experts follow the mixture, the rest
-    is q8_0."""
+    """`ud-q4_k_m`: tuned file by file. In expert models the experts follow the mixture and the rest is q8_0."""
     mixture, rest = _llama_cpp(base), _llama_cpp("q8_0")
 
     def rule(t: Tensor) -> NumberFormat:
