@@ -2,6 +2,7 @@
 
 from orchard.workloads.config import DecoderConfig
 from orchard.workloads.decoder import build_decoder
+from orchard.workloads.encoders import EncoderConfig, build_cross_decoder, build_encoder
 from orchard.workloads.errors import ModelError
 from orchard.workloads.masks import causal_pairs
 from orchard.workloads.quantize import apply_weights, weight_bytes, weight_shapes
@@ -9,10 +10,13 @@ from orchard.workloads.registry import Model, load_model, model_names
 
 __all__ = [
     "DecoderConfig",
+    "EncoderConfig",
     "Model",
     "ModelError",
     "apply_weights",
+    "build_cross_decoder",
     "build_decoder",
+    "build_encoder",
     "causal_pairs",
     "load_model",
     "model_names",

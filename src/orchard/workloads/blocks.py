@@ -49,15 +49,30 @@ class Build:
         bias: Sequence[int] | None = None,
         format: str = "f16",
     ) -> Tensor:
-        """An Einsum of x with a fresh weight of `shape`, plus a bias of shape `bias` if one is given."""
-        y = self.b.einsum(spec, x, self.b.weight(f"w_{name}", shape, part=part, layer=layer, format=format), name=name)
-        if bias is None:
-            return y
-        b = self.b.weight(f"b_{name}", bias, part="bias", layer=layer)
-        return self.b.elementwise("add", y, b, name=f"{name}_bias")
+        """`project` with this build's builder."""
+        return project(self.b, spec, x, shape, name=name, part=part, layer=layer, bias=bias, format=format)
 
     def add(self, residual: Tensor, y: Tensor) -> Tensor:
         """residual + y, with the constant factor some models put on y."""
         if self.config.residual_scale:
             y = self.b.elementwise("scale", y)
         return self.b.elementwise("add", residual, y, name="residual")
+
+
+def project(
+    b: Builder,
+    spec: str,
+    x: Tensor,
+    shape: Sequence[int],
+    *,
+    name: str,
+    part: str,
+    layer: int | None,
+    bias: Sequence[int] | None = None,
+    format: str = "f16",
+) -> Tensor:
+    """An Einsum of x with a fresh weight of `shape`, plus a bias of shape `bias` if one is given."""
+    y = b.einsum(spec, x, b.weight(f"w_{name}", shape, part=part, layer=layer, format=format), name=name)
+    if bias is None:
+        return y
+    return b.elementwise("add", y, b.weight(f"b_{name}", bias, part="bias", layer=layer), name=f"{name}_bias")

@@ -50,7 +50,10 @@ _NOTES = ("params_b", "computed", "verification", "source")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One block of models.yaml, parsed. `fields` are those of the configuration, `notes` where they come from."""
+    """One block of models.yaml, parsed. `fields` are those of the configuration, `notes` where they come from.
+
+    An encoder has the one field `config`, a config.json in Hugging Face's own names.
+    """
 
     name: str
     architecture: str

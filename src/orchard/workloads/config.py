@@ -52,13 +52,13 @@ class Experts:
     parallel_dense: bool = False
 
     def __post_init__(self) -> None:
-        _positive(self, "moe", ("experts", "active", "ffn"))
-        _not_negative(self, "moe", ("shared_ffn", "dense_layers"))
+        check_numbers(self, "moe", ("experts", "active", "ffn"))
+        check_numbers(self, "moe", ("shared_ffn", "dense_layers"), least=0)
         if self.active > self.experts:
             raise ModelError(f"moe: {self.active} active of {self.experts} experts, expected at most all of them")
         if self.experts > 100_000:
             raise ModelError(f"moe.experts is {self.experts}, expected at most 100000")
-        _one_of("moe.score", self.score, ("softmax", "sigmoid", "sqrtsoftplus", "topk_softmax"))
+        check_choice("moe.score", self.score, ("softmax", "sigmoid", "sqrtsoftplus", "topk_softmax"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class LatentAttention:
     v_head: int
 
     def __post_init__(self) -> None:
-        _positive(self, "mla", ("kv_lora", "qk_nope", "qk_rope", "v_head"))
+        check_numbers(self, "mla", ("kv_lora", "qk_nope", "qk_rope", "v_head"))
         if self.q_lora is not None and self.q_lora <= 0:
             raise ModelError(f"mla.q_lora is {self.q_lora}, expected > 0 or nothing")
 
@@ -90,7 +90,7 @@ class GatedDelta:
     conv_kernel: int = 4
 
     def __post_init__(self) -> None:
-        _positive(self, "delta", tuple(f.name for f in fields(self)))
+        check_numbers(self, "delta", tuple(f.name for f in fields(self)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,7 +105,7 @@ class Mamba2:
     conv_bias: bool = True
 
     def __post_init__(self) -> None:
-        _positive(self, "mamba", ("heads", "head_dim", "state", "groups", "conv_kernel"))
+        check_numbers(self, "mamba", ("heads", "head_dim", "state", "groups", "conv_kernel"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,7 +125,9 @@ class SparseAttention:
     ratios: tuple[int, int] = (4, 128)
 
     def __post_init__(self) -> None:
-        _positive(self, "sparse", ("q_lora", "o_lora", "o_groups", "qk_rope", "index_topk", "index_heads", "index_dim"))
+        check_numbers(
+            self, "sparse", ("q_lora", "o_lora", "o_groups", "qk_rope", "index_topk", "index_heads", "index_dim")
+        )
         object.__setattr__(self, "ratios", tuple(self.ratios))
         if len(self.ratios) != 2 or not all(isinstance(r, int) and r > 0 for r in self.ratios):
             raise ModelError(f"sparse: ratios is {_short(self.ratios)}, expected two whole numbers > 0")
@@ -139,7 +141,7 @@ class PerLayerEmbedding:
     vocab: int
 
     def __post_init__(self) -> None:
-        _positive(self, "per_layer_embedding", ("dim", "vocab"))
+        check_numbers(self, "per_layer_embedding", ("dim", "vocab"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,21 +235,21 @@ class DecoderConfig:
             value = getattr(self, key)
             if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= largest:
                 raise ModelError(f"{where}: {key} is {_short(value)}, expected a whole number from 1 to {largest}")
-        _positive(self, where, ("kv_heads", "streams"))
-        _not_negative(self, where, ("kv_shared_layers", "learned_positions"))
+        check_numbers(self, where, ("kv_heads", "streams"))
+        check_numbers(self, where, ("kv_shared_layers", "learned_positions"), least=0)
         for key in ("ffn", "window", "global_head_dim", "global_kv_heads", "conv_kernel", "embedding_dim"):
             if getattr(self, key) is not None:
-                _positive(self, where, (key,))
+                check_numbers(self, where, (key,))
         if self.heads % self.kv_heads or self.heads % (self.global_kv_heads or 1):
             kv = self.kv_heads if self.heads % self.kv_heads else self.global_kv_heads
             raise ModelError(f"{where}: {self.heads} heads do not divide among {kv} kv_heads")
         if not 0 < self.rotary <= 1:
             raise ModelError(f"{where}: rotary is {self.rotary}, expected a share in (0, 1]")
-        _one_of(f"{where}: norm", self.norm, NORMS)
-        _one_of(f"{where}: norm_placement", self.norm_placement, ("pre", "sandwich", "post"))
-        _one_of(f"{where}: mlp", self.mlp, (*GATED_MLPS, *PLAIN_MLPS))
-        _one_of(f"{where}: qk_norm", self.qk_norm, ("none", "head", "full"))
-        _one_of(f"{where}: positions", self.positions, ("rope", "learned", "alibi", "none"))
+        check_choice(f"{where}: norm", self.norm, NORMS)
+        check_choice(f"{where}: norm_placement", self.norm_placement, ("pre", "sandwich", "post"))
+        check_choice(f"{where}: mlp", self.mlp, (*GATED_MLPS, *PLAIN_MLPS))
+        check_choice(f"{where}: qk_norm", self.qk_norm, ("none", "head", "full"))
+        check_choice(f"{where}: positions", self.positions, ("rope", "learned", "alibi", "none"))
         self._check_layers(where)
 
     def _check_layers(self, where: str) -> None:
@@ -256,7 +258,7 @@ class DecoderConfig:
             if got and len(got) != self.layers:
                 raise ModelError(f"{where}: {key} names {len(got)} layers, expected {self.layers}")
             for word in got:
-                _one_of(f"{where}: {key}", word, words)
+                check_choice(f"{where}: {key}", word, words)
         if self.kv_shared_layers >= self.layers:
             raise ModelError(f"{where}: {self.kv_shared_layers} kv_shared_layers of {self.layers} layers")
         needs = {
@@ -326,21 +328,16 @@ def expand_blocks(text: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(BLOCKS[c][0] for c in text), tuple(BLOCKS[c][1] for c in text)
 
 
-def _positive(owner: Any, where: str, names: tuple[str, ...]) -> None:
+def check_numbers(owner: Any, where: str, names: tuple[str, ...], *, least: int = 1) -> None:
+    """Raise ModelError unless every named field of `owner` is a whole number from `least` to 10^9."""
     for name in names:
         value = getattr(owner, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value <= 0 or value > 10**9:
-            raise ModelError(f"{where}: {name} is {_short(value)}, expected a whole number from 1 to 10^9")
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= 10**9:
+            raise ModelError(f"{where}: {name} is {_short(value)}, expected a whole number from {least} to 10^9")
 
 
-def _not_negative(owner: Any, where: str, names: tuple[str, ...]) -> None:
-    for name in names:
-        value = getattr(owner, name)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0 or value > 10**9:
-            raise ModelError(f"{where}: {name} is {_short(value)}, expected a whole number from 0 to 10^9")
-
-
-def _one_of(where: str, value: str, words: tuple[str, ...]) -> None:
+def check_choice(where: str, value: str, words: tuple[str, ...]) -> None:
+    """Raise ModelError unless `value` is one of `words`."""
     if value not in words:
         raise ModelError(f"{where} is {_short(value)}, expected one of {', '.join(words)}")
 

@@ -53,7 +53,7 @@ def decoder_from_file(path: Path, values: Mapping[str, Any] | None = None) -> De
     warnings += notes
     warnings += [f"{where}: field {key!r} is not understood and has no effect" for key in fields.unread()]
     try:
-        config = decoder_config(_name(path, values), architecture, read)
+        config = decoder_config(model_name(path, values), architecture, read)
     except ModelError as error:
         raise ModelError(f"{where}: {error}") from None
     return replace(config, warnings=(*config.warnings, *warnings))
@@ -72,7 +72,8 @@ def _text_part(values: Mapping[str, Any], where: str) -> tuple[Mapping[str, Any]
     return inner, [f"{where}: the {name} part is not modelled, only the language model" for name in left_out]
 
 
-def _name(path: Path, values: Mapping[str, Any]) -> str:
+def model_name(path: Path, values: Mapping[str, Any]) -> str:
+    """What a configuration calls its model, else the name of its folder, else of the file."""
     given = values.get("_name_or_path")
     if isinstance(given, str) and given and len(given) <= 200:
         return given
@@ -127,7 +128,8 @@ def _common(f: Fields) -> dict[str, Any]:
     return read
 
 
-def _activation(f: Fields, *names: str, gated: bool = True, default: str = "silu") -> str:
+def activation(f: Fields, *names: str, gated: bool = True, default: str = "silu") -> str:
+    """The MLP word (`swiglu`, `gelu`, ...) for an activation's name, with or without a gate."""
     word = f.text(*names, default=default)
     if word not in _ACTIVATIONS:
         raise ModelError(f"{f.where}: {names[0]} is {word[:40]!r}, expected one of {', '.join(_ACTIVATIONS)}")
@@ -159,7 +161,7 @@ def _mixers(f: Fields, layers: int, window_key: str = "sliding_window") -> dict[
 def _llama(f: Fields) -> dict[str, Any]:
     read = _common(f)
     read["ffn"] = f.integer("intermediate_size")
-    read["mlp"] = _activation(f, "hidden_act", "hidden_activation")
+    read["mlp"] = activation(f, "hidden_act", "hidden_activation")
     bias = f.flag("attention_bias", default=None)
     if bias is not None:
         read["qkv_bias"] = read["o_bias"] = bias
@@ -246,7 +248,7 @@ def _qwen3_next(f: Fields) -> dict[str, Any]:
     has_experts = f.has("num_experts") or f.has("num_local_experts")
     read = _common(f)
     read["ffn"] = f.integer("intermediate_size", default=None) if has_experts else f.integer("intermediate_size")
-    read["mlp"] = _activation(f, "hidden_act")
+    read["mlp"] = activation(f, "hidden_act")
     read["qkv_bias"] = read["o_bias"] = f.flag("attention_bias", default=False)
     interval = f.integer("full_attention_interval", default=4)
     mixers = _mixers(f, read["layers"])
@@ -305,7 +307,7 @@ def _gemma4(f: Fields) -> dict[str, Any]:
 def _gpt2(f: Fields) -> dict[str, Any]:
     read = _common(f)
     read["ffn"] = f.integer("n_inner", default=4 * read["hidden"])
-    read["mlp"] = _activation(f, "activation_function", gated=False, default="gelu_new")
+    read["mlp"] = activation(f, "activation_function", gated=False, default="gelu_new")
     read["learned_positions"] = f.integer("n_positions", "n_ctx", default=1024)
     f.ignore("n_ctx")
     return read
@@ -314,7 +316,7 @@ def _gpt2(f: Fields) -> dict[str, Any]:
 def _gpt_neox(f: Fields) -> dict[str, Any]:
     read = _common(f)
     read["ffn"] = f.integer("intermediate_size")
-    read["mlp"] = _activation(f, "hidden_act", gated=False, default="gelu")
+    read["mlp"] = activation(f, "hidden_act", gated=False, default="gelu")
     read["qkv_bias"] = read["o_bias"] = f.flag("attention_bias", default=True)
     read["parallel_block"] = f.flag("use_parallel_residual", default=True)
     return read
@@ -323,7 +325,7 @@ def _gpt_neox(f: Fields) -> dict[str, Any]:
 def _gptj(f: Fields) -> dict[str, Any]:
     read = _common(f)
     read["ffn"] = f.integer("n_inner", default=4 * read["hidden"])
-    read["mlp"] = _activation(f, "activation_function", gated=False, default="gelu_new")
+    read["mlp"] = activation(f, "activation_function", gated=False, default="gelu_new")
     read["rotary"] = min(1.0, f.integer("rotary_dim", default=64) / max(read["head_dim"], 1)) or 1.0
     return read
 
@@ -331,7 +333,7 @@ def _gptj(f: Fields) -> dict[str, Any]:
 def _phi(f: Fields) -> dict[str, Any]:
     read = _common(f)
     read["ffn"] = f.integer("intermediate_size")
-    read["mlp"] = _activation(f, "hidden_act", gated=False, default="gelu_new")
+    read["mlp"] = activation(f, "hidden_act", gated=False, default="gelu_new")
     if f.flag("qk_layernorm", default=False):
         read["qk_norm"] = "head"
     return read
@@ -349,7 +351,7 @@ def _gpt_oss(f: Fields) -> dict[str, Any]:
 def _opt(f: Fields) -> dict[str, Any]:
     read = _common(f)
     read["ffn"] = f.integer("ffn_dim")
-    read["mlp"] = _activation(f, "activation_function", gated=False, default="relu")
+    read["mlp"] = activation(f, "activation_function", gated=False, default="relu")
     read["learned_positions"] = f.integer("max_position_embeddings", default=2048) + 2  # two rows for padding
     read["qkv_bias"] = read["o_bias"] = read["mlp_bias"] = f.flag("enable_bias", default=True)
     if not f.flag("layer_norm_elementwise_affine", default=True):
@@ -369,7 +371,7 @@ def _falcon(f: Fields) -> dict[str, Any]:
     kv_heads = f.integer("num_kv_heads", "n_head_kv", default=heads)
     read["kv_heads"] = kv_heads if new or not multi_query else 1
     read["ffn"] = f.integer("ffn_hidden_size", default=4 * read["hidden"])
-    read["mlp"] = _activation(f, "activation", gated=False, default="gelu")
+    read["mlp"] = activation(f, "activation", gated=False, default="gelu")
     read["qkv_bias"] = read["o_bias"] = read["mlp_bias"] = f.flag("bias", default=False)
     read["parallel_block"] = f.flag("parallel_attn", default=True)
     norms = f.integer("num_ln_in_parallel_attn", default=2 if new else 1)
@@ -549,7 +551,7 @@ def _nemotron_h(f: Fields) -> dict[str, Any]:
         "ffn": f.integer("intermediate_size", default=None),
         "max_positions": f.integer("max_position_embeddings", default=None),
         "tied_embeddings": f.flag("tie_word_embeddings", default=False),
-        "mlp": _activation(f, "mlp_hidden_act", gated=False, default="relu2"),
+        "mlp": activation(f, "mlp_hidden_act", gated=False, default="relu2"),
         "mlp_bias": f.flag("mlp_bias", default=False),
         "mamba": {
             "heads": f.integer("mamba_num_heads"), "head_dim": f.integer("mamba_head_dim"),
@@ -589,7 +591,7 @@ def _starcoder2(f: Fields) -> dict[str, Any]:
     if read["window"] is not None:
         read["pattern"] = "sliding"
     read["ffn"] = f.integer("intermediate_size")
-    read["mlp"] = _activation(f, "hidden_act", gated=False, default="gelu")
+    read["mlp"] = activation(f, "hidden_act", gated=False, default="gelu")
     read["qkv_bias"] = read["o_bias"] = read["mlp_bias"] = f.flag("use_bias", default=True)
     f.ignore("norm_type", "mlp_type")
     return read
@@ -599,7 +601,7 @@ def _exaone(f: Fields) -> dict[str, Any]:
     """EXAONE 3 (names of its own)."""
     read = _common(f)
     read["ffn"] = f.integer("intermediate_size")
-    read["mlp"] = _activation(f, "activation_function", "hidden_act")
+    read["mlp"] = activation(f, "activation_function", "hidden_act")
     return read
 
 

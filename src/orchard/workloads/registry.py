@@ -6,7 +6,7 @@ graph = model.graph(kv_format="f16")        # symbols B, T, S; see decoder.py
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -14,6 +14,10 @@ from orchard.ir import Graph
 from orchard.workloads import catalog, hf
 from orchard.workloads.config import DecoderConfig
 from orchard.workloads.decoder import build_decoder
+from orchard.workloads.encoders import EncoderConfig, build_cross_decoder, build_encoder
+from orchard.workloads.errors import ModelError
+from orchard.workloads.fields import read_json
+from orchard.workloads.hf_encoders import ENCODERS, encoder_from_file
 from orchard.workloads.quantize import apply_weights, weight_bytes
 
 
@@ -21,17 +25,24 @@ from orchard.workloads.quantize import apply_weights, weight_bytes
 class Model:
     """A model that is ready to become a graph.
 
-    family: `decoder` (phases prefill and decode; symbols B, T, S) or `encoder` (phase inference).
-    source: where the dimensions come from. default_weights: the weight scheme of the published files, if not 16 bit.
+    family: `decoder` (phases prefill and decode; symbols B, T, S) or `encoder` (phase inference; symbols B and, for
+    text, T). parts: graphs the model consists of, the main one first; Whisper has `encoder` and `decoder`, the latter
+    with the symbols of a decoder. source: where the dimensions come from. default_weights: the weight scheme of the
+    published files, if not 16 bit. others: further built-in models that answer to the same short name.
     """
 
     name: str
     family: str
-    config: DecoderConfig
+    config: DecoderConfig | EncoderConfig
     source: str = ""
     warnings: tuple[str, ...] = ()
     default_weights: str | None = None
-    notes: tuple[tuple[str, str], ...] = field(default=())
+    others: tuple[str, ...] = ()
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        both = isinstance(self.config, EncoderConfig) and self.config.decoder is not None
+        return ("encoder", "decoder") if both else (self.family,)
 
     def graph(
         self,
@@ -40,21 +51,26 @@ class Model:
         kv_format: str = "f16",
         activations: str = "f16",
         skip_shared_prefill: bool = False,
+        part: str | None = None,
     ) -> Graph:
-        """The graph with 16-bit weights, or in the weight scheme `weights`; built once per set of arguments."""
-        plain = _decoder_graph(self.config, kv_format, activations, skip_shared_prefill)
-        if weights is None:
-            return plain
-        return _weighted(self.config, weights, kv_format, activations, skip_shared_prefill)
+        """The graph of a part (default: the main one) with 16-bit weights, or in the weight scheme `weights`.
 
-    def weight_bytes(self, weights: str) -> int:
-        """Bytes of all weights in the scheme `weights`, as a file or memory holds them."""
-        return weight_bytes(self.graph(weights=weights))
+        Built once per set of arguments. kv_format, skip_shared_prefill: see `build_decoder`; encoders have no use for
+        them. Raises ModelError for a part the model does not have, FormatError for an unknown scheme.
+        """
+        part = part or self.parts[0]
+        if part not in self.parts:
+            raise ModelError(f"model {self.name}: no part {part!r}; it has {', '.join(self.parts)}")
+        return _graph(self.config, part, weights, kv_format, activations, skip_shared_prefill)
+
+    def weight_bytes(self, weights: str | None = None) -> int:
+        """Bytes of all weights in a scheme (default: 16 bit), as a file or memory holds them."""
+        return sum(weight_bytes(self.graph(weights=weights, part=part)) for part in self.parts)
 
     @property
     def params(self) -> int:
-        """All weight elements, tied ones once."""
-        return self.graph().parameters
+        """All weight elements of all parts, tied ones once."""
+        return sum(self.graph(part=part).parameters for part in self.parts)
 
 
 def load_model(name_or_path: str | Path) -> Model:
@@ -75,41 +91,53 @@ def model_names() -> tuple[str, ...]:
 
 
 def _from_config(path: Path) -> Model:
-    config = hf.decoder_from_file(path)
-    return Model(
-        name=config.name,
-        family="decoder",
-        config=config,
-        source=str(path),
-        warnings=config.warnings,
-        default_weights=config.default_weights,
-    )
+    values = read_json(path)
+    model_type = values.get("model_type")
+    if isinstance(model_type, str) and model_type in ENCODERS:
+        return _model(encoder_from_file(path, values), str(path))
+    if isinstance(model_type, str) and model_type not in hf.READERS and "text_config" not in values:
+        known = ", ".join(sorted([*hf.READERS, *ENCODERS]))
+        raise ModelError(f"{path}: architecture {model_type[:60]!r} is not known; known: {known}")
+    return _model(hf.decoder_from_file(path, values), str(path))
 
 
 @lru_cache(maxsize=128)
 def _builtin(full: str, others: tuple[str, ...]) -> Model:
     found = catalog.entry(full)
-    config = catalog.decoder_config(full, found.architecture, found.fields)
+    if found.architecture in ENCODERS:
+        values = {"model_type": found.architecture, "_name_or_path": full, **found.fields["config"]}
+        config: DecoderConfig | EncoderConfig = encoder_from_file(Path(full), values)
+    else:
+        config = catalog.decoder_config(full, found.architecture, found.fields)
+    return _model(config, str(found.notes.get("verification", "")), others)
+
+
+def _model(config: DecoderConfig | EncoderConfig, source: str, others: tuple[str, ...] = ()) -> Model:
     return Model(
-        name=full,
-        family="decoder",
+        name=config.name,
+        family="decoder" if isinstance(config, DecoderConfig) else "encoder",
         config=config,
-        source=str(found.notes.get("verification", "")),
+        source=source,
         warnings=config.warnings,
         default_weights=config.default_weights,
-        notes=(("also called so", ", ".join(others)),) if others else (),
+        others=others,
     )
 
 
 @lru_cache(maxsize=64)
-def _decoder_graph(config: DecoderConfig, kv_format: str, activations: str, skip_shared_prefill: bool) -> Graph:
-    return build_decoder(
-        config, kv_format=kv_format, activations=activations, skip_shared_prefill=skip_shared_prefill
-    )  # fmt: skip
-
-
-@lru_cache(maxsize=64)
-def _weighted(
-    config: DecoderConfig, weights: str, kv_format: str, activations: str, skip_shared_prefill: bool
+def _graph(
+    config: DecoderConfig | EncoderConfig,
+    part: str,
+    weights: str | None,
+    kv_format: str,
+    activations: str,
+    skip_shared_prefill: bool,
 ) -> Graph:
-    return apply_weights(_decoder_graph(config, kv_format, activations, skip_shared_prefill), weights)
+    if weights is not None:
+        return apply_weights(_graph(config, part, None, kv_format, activations, skip_shared_prefill), weights)
+    if isinstance(config, DecoderConfig):
+        skip = skip_shared_prefill and config.kv_shared_layers > 0
+        return build_decoder(config, kv_format=kv_format, activations=activations, skip_shared_prefill=skip)
+    if part == "decoder":
+        return build_cross_decoder(config, kv_format=kv_format, activations=activations)
+    return build_encoder(config, activations=activations)
