@@ -32,7 +32,8 @@ class Role(StrEnum):
 class Tensor:
     """A named value. `format` is a number-format name of `orchard.units`; `part` and `layer` say what a weight is for.
 
-    `part` is a role that weight schemes understand (`attn_q`, `ffn_down`, `expert_up`, `head`, `embedding`, ...).
+    `part` is a role that weight schemes understand (`attn_q`, `ffn_down`, `expert_up`, `head`, `embedding`, ...); a
+    weight with the part `constant` is stored data that nobody trained.
     A tied output head reads the embedding tensor itself, so shared weights are one tensor and count once.
     """
 
@@ -152,8 +153,8 @@ class Graph:
 
     @property
     def parameters(self) -> int:
-        """Number of weight elements, shared tensors once."""
-        return sum(bind(t.elements, {}) for t in self.weights)
+        """Number of weight elements, shared tensors once; constants (masks, running means) are no parameters."""
+        return sum(bind(t.elements, {}) for t in self.weights if t.part != "constant")
 
     def readers(self) -> dict[str, tuple[Op, ...]]:
         """Ops that read each tensor, in program order."""

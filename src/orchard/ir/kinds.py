@@ -14,6 +14,7 @@
 | reduce | x -> y | fn: sum, mean, max; axes |
 | pool | x -> y | fn: max, avg; kernel, stride |
 | resize | x -> y | fn: nearest, bilinear |
+| fill | -> y | fn: constant, arange, random: written without reading anything (a mask whose size is symbolic) |
 | view | x -> y... | reshape, transpose or split that no kernel runs for (all elements of x, in one or more parts) |
 | move | x... -> y... | fn: transpose, concat, slice, pad, copy, cast, gather: data moves, nothing is computed |
 """
@@ -157,6 +158,11 @@ def _free(op: Op, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
 
 for _kind in ("reduce", "pool", "resize", "move"):
     shape_rule(_kind)(_free)
+
+
+@shape_rule("fill")
+def _fill(op: Op, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> None:
+    _need(op, not inputs and len(outputs) == 1, "no input and one output")
 
 
 @shape_rule("view")

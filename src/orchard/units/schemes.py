@@ -35,6 +35,7 @@ ROLES: frozenset[str] = frozenset(
         "attn_q", "attn_k", "attn_v", "attn_o", "attn_qkv", "attn_q_a", "attn_q_b", "attn_kv_a", "attn_kv_b",
         "ffn_gate", "ffn_up", "ffn_down", "ffn_gate_up", "expert_gate", "expert_up", "expert_down", "expert_gate_up",
         "shared_gate", "shared_up", "shared_down", "shared_gate_up", "router", "norm", "bias", "conv", "ssm", "other",
+        "constant",
     }
 )  # fmt: skip
 
@@ -47,7 +48,7 @@ _FUSED_QKV = {"q3_k_m": "q4_k", "q3_k_l": "q4_k", "iq3_m": "q4_k", "q4_k_m": "q5
 _FFN_DOWN = frozenset({"ffn_down", "expert_down", "shared_down"})
 _FFN_UP = frozenset(f"{part}_{matrix}" for part in ("ffn", "expert", "shared") for matrix in ("gate", "up", "gate_up"))
 _EXPERTS = frozenset({"expert_gate", "expert_up", "expert_down", "expert_gate_up"})
-_NEVER_MATRIX = frozenset({"norm", "bias", "conv", "position_embedding"})
+_NEVER_MATRIX = frozenset({"norm", "bias", "conv", "position_embedding", "constant"})
 
 Family = Literal["llama.cpp", "mlx", "coreml", "plain"]
 

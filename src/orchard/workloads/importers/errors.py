@@ -1,0 +1,46 @@
+"""Errors of the importers.
+
+OrchardError                (orchard.units)
+└── ImportError_            a file or object that cannot become a graph: what, where, and what helps
+    ├── UnsupportedOps      ops without a rule, all of them at once with counts
+    └── MissingExtra        an optional library is not installed; the message has the command that installs it
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from types import ModuleType
+
+from orchard.units.errors import OrchardError
+
+
+class ImportError_(OrchardError):
+    """A model file or object that cannot be imported. The message is one sentence with a remedy."""
+
+
+class UnsupportedOps(ImportError_):
+    """Ops without a rule. `ops` maps each op type to how often it occurs."""
+
+    def __init__(self, where: str, ops: Mapping[str, int]) -> None:
+        self.ops = dict(ops)
+        listed = ", ".join(f"{name} ×{count}" for name, count in sorted(ops.items(), key=lambda kv: (-kv[1], kv[0])))
+        first = min(ops, key=lambda name: (-ops[name], name))
+        super().__init__(
+            f"{where}: {len(ops)} op type(s) without a rule: {listed}. If they only touch each element once, "
+            f"go on with --assume-elementwise {first} (Python: assume_elementwise=[{first!r}, ...])"
+        )
+
+
+class MissingExtra(ImportError_):
+    """A library of an optional extra is missing."""
+
+
+def need(module: str, extra: str, what: str) -> ModuleType:
+    """Import `module` where it is used. Raises MissingExtra that names the extra."""
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module.startswith(error.name.split(".")[0]):
+            raise
+        raise MissingExtra(f"{what} needs {module.split('.')[0]}: pip install 'orchard[{extra}]'") from None
