@@ -18,7 +18,7 @@ from orchard.workloads.importers.gguf import FORMATS, read_header  # noqa: E402
 Q = gguf.GGMLQuantizationType
 
 
-def write(path, arch="llama", *, mixed=True, moe=False, layers=2, extra=(), fused=False):
+def write(path, arch="llama", *, mixed=True, moe=False, layers=2, extra=()):
     """A tiny model: hidden 64, 4 heads, 2 key/value heads, ffn 128, vocabulary 96."""
     w = gguf.GGUFWriter(path, arch)
     w.add_name("tiny")
