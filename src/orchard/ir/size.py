@@ -8,7 +8,7 @@ alike: the same cost rule yields a number for a bound graph and a closed form fo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
@@ -183,14 +183,21 @@ def minimum(a: Size, b: Size) -> Size:
     """The smaller of two sizes."""
     if isinstance(a, int) and isinstance(b, int):
         return min(a, b)
-    return a if a == b else _call("min", a, b)
+    return a if a == b else _call("min", *_ordered(a, b))
 
 
 def maximum(a: Size, b: Size) -> Size:
     """The larger of two sizes."""
     if isinstance(a, int) and isinstance(b, int):
         return max(a, b)
-    return a if a == b else _call("max", a, b)
+    return a if a == b else _call("max", *_ordered(a, b))
+
+
+def _ordered(a: Size, b: Size) -> tuple[Size, Size]:
+    """Arguments of a commutative function in canonical order: expressions by their text, then numbers."""
+    if isinstance(a, Expr) and isinstance(b, Expr):
+        return (a, b) if str(a) <= str(b) else (b, a)
+    return (a, b) if isinstance(a, Expr) else (b, a)
 
 
 def distinct(population: int, draws: int, rounds: Size) -> Size | float:
@@ -236,7 +243,7 @@ def substitute(size: Size, bindings: Mapping[str, Size]) -> Size:
             for _ in range(power):
                 factor = replaced * factor
         total = total + factor
-    return total
+    return total if isinstance(total, Expr) else _tidy(total)  # type: ignore[return-value]
 
 
 def value_of(size: Size | float | Fraction, bindings: Mapping[str, int]) -> float:
@@ -295,7 +302,9 @@ def _from_ast(node: Any, text: str) -> Size:
 
     match node:
         case ast.Constant(value=int() as value) if not isinstance(value, bool):
-            return value
+            return _bounded(value, text)
+        case ast.Constant(value=float() as number) if number * 0 == 0:  # a coefficient of an expected count
+            return number  # type: ignore[return-value]
         case ast.Name(id=name):
             return symbol(name)
         case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -305,12 +314,12 @@ def _from_ast(node: Any, text: str) -> Size:
         case ast.BinOp(left=left, op=ast.Sub(), right=right):
             return _from_ast(left, text) - _from_ast(right, text)
         case ast.BinOp(left=left, op=ast.Mult(), right=right):
-            return _from_ast(left, text) * _from_ast(right, text)
+            return _multiplied([_from_ast(left, text), _from_ast(right, text)], text)
         case ast.BinOp(left=left, op=ast.Div(), right=ast.Constant(value=int() as divisor)) if divisor:
             scaled: Any = _from_ast(left, text) * Fraction(1, divisor)
             return _tidy(scaled) if isinstance(scaled, Fraction) else scaled  # type: ignore[return-value]
         case ast.BinOp(left=left, op=ast.Pow(), right=ast.Constant(value=int() as power)) if 0 <= power <= 16:
-            return product([_from_ast(left, text)] * power)
+            return _multiplied([_from_ast(left, text)] * power, text)
         case ast.Call(func=ast.Name(id=function), args=arguments, keywords=[]) if function in FUNCTIONS:
             parts = [_from_ast(a, text) for a in arguments]
             builders: dict[str, Any] = {
@@ -319,6 +328,22 @@ def _from_ast(node: Any, text: str) -> Size:
             if len(parts) == (3 if function == "distinct" else 2):
                 return builders[function](*parts)  # type: ignore[no-any-return]
     raise GraphError(f"size {text!r}: expected integers, symbols, + - * and {', '.join(FUNCTIONS)}")
+
+
+def _multiplied(factors: Sequence[Size], text: str) -> Size:
+    """The product, as long as it stays small: text is somebody else's, and (a+b)**16 nested a few times is a bomb."""
+    result: Size = 1
+    for factor in factors:
+        if len(_terms_of(result)) * len(_terms_of(factor)) > 1000:
+            raise GraphError(f"size {text[:60]!r}: the product has too many terms, expected at most 1000")
+        result = _bounded(result * factor, text)
+    return result
+
+
+def _bounded(size: Size, text: str) -> Size:
+    if any(not -(10**60) <= coefficient <= 10**60 for coefficient in _terms_of(size).values()):
+        raise GraphError(f"size {text[:60]!r}: a number is too large, expected at most 10^60")
+    return size
 
 
 def _call(function: str, *arguments: Size) -> Expr:
@@ -395,7 +420,7 @@ def _print(expr: Expr) -> str:
         if isinstance(magnitude, Fraction):
             magnitude, denominator = magnitude.numerator, f"/{magnitude.denominator}"
         if magnitude != 1 or not factors:
-            factors.insert(0, f"{magnitude:.6g}" if isinstance(magnitude, float) else str(magnitude))
+            factors.insert(0, repr(magnitude) if isinstance(magnitude, float) else str(magnitude))
         parts.append(f"{sign} {'*'.join(factors)}{denominator}")
     text = " ".join(parts)
     return text[2:] if text.startswith("+ ") else "-" + text[2:]
