@@ -12,7 +12,7 @@ symbols. An op's name is its first output unless `name=` says otherwise. Blank l
 
 from __future__ import annotations
 
-import ast
+import json
 import re
 
 from orchard.ir.errors import GraphError, ParseError
@@ -21,16 +21,18 @@ from orchard.ir.kinds import verify
 from orchard.ir.size import Expr, Size, parse_size
 
 _NAME = r"[A-Za-z_][\w./-]*|\d[\w./-]*"
-_HEADER = re.compile(r'graph\s+"([^"]*)"\s*\(([^)]*)\)\s*\Z')
+_STRING = r'"(?:[^"\\]|\\.)*"'
+_HEADER = re.compile(rf"graph\s+({_STRING})\s*\(([^)]*)\)\s*\Z")
 _VALUE = re.compile(rf"%({_NAME})\s*:\s*([\w./-]+)\[")
 _CALL = re.compile(r"([a-z_]+)\s*(?:\(([^)]*)\))?\s*(.*)\Z", re.S)
-_ATTRIBUTE = re.compile(r'\s*([a-z_]\w*)=("(?:[^"\\]|\\.)*"|\([^)]*\)|\{[^}]*\}|[^\s]+)')
+_TUPLE = rf"\((?:{_STRING}|[^()\"])*\)"
+_ATTRIBUTE = re.compile(rf"\s*([A-Za-z_]\w*)=({_STRING}|{_TUPLE}|\{{[^}}]*\}}|[^\s\"]+)(?=\s|\Z)")
 _SCOPE = re.compile(r"\s*@(\S+)\s*\Z")
 
 
 def print_graph(graph: Graph) -> str:
     """The text form; `parse_graph` reads it back to an equal graph."""
-    lines = [f'graph "{graph.name}" ({", ".join(graph.symbols)})']
+    lines = [f"graph {_quoted(graph.name)} ({', '.join(graph.symbols)})"]
     for tensor in graph.tensors.values():
         if tensor.role is not Role.ACTIVATION:
             extra = f" part={tensor.part}" if tensor.part else ""
@@ -41,7 +43,7 @@ def print_graph(graph: Graph) -> str:
         right = f"{op.kind}({', '.join('%' + n for n in op.inputs)})"
         attrs = "".join(f" {k}={_print_attribute(v)}" for k, v in op.attrs.items())
         if op.name != op.outputs[0]:
-            attrs += f' name="{op.name}"'
+            attrs += f" name={_quoted(op.name)}"
         lines.append(f"{left} = {right}{attrs}{' @' + op.scope if op.scope else ''}")
     lines.append("return " + ", ".join("%" + n for n in graph.outputs))
     return "\n".join(lines) + "\n"
@@ -80,19 +82,32 @@ def _print_attribute(value: Attribute) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return _quoted(value)
     if isinstance(value, Expr):
         return "{" + str(value) + "}"
     if isinstance(value, tuple):
-        return "(" + ", ".join(repr(v) for v in value) + ("," if len(value) == 1 else "") + ")"
+        items = [_quoted(v) if isinstance(v, str) else repr(v) for v in value]
+        return "(" + ", ".join(items) + ("," if len(value) == 1 else "") + ")"
     return repr(value)
+
+
+def _quoted(text: str) -> str:
+    """A string on one line: JSON's form, in ASCII."""
+    return json.dumps(text)
+
+
+def _unquoted(text: str) -> str:
+    try:
+        return str(json.loads(text))
+    except ValueError:
+        raise ParseError(f"string {text[:60]}: expected JSON's escapes only") from None
 
 
 def _parse_header(line: str) -> tuple[str, tuple[str, ...]]:
     match = _HEADER.match(line)
     if match is None:
         raise ParseError(f"{line[:60]!r}: expected 'graph \"name\" (symbols)'")
-    return match.group(1), tuple(s.strip() for s in match.group(2).split(",") if s.strip())
+    return _unquoted(match.group(1)), tuple(s.strip() for s in match.group(2).split(",") if s.strip())
 
 
 def _parse_statement(line: str, tensors: dict[str, Tensor], ops: list[Op]) -> None:
@@ -173,34 +188,50 @@ def _operand(text: str) -> str:
 
 
 def _parse_attributes(text: str) -> tuple[dict[str, Attribute], str]:
-    scope = ""
-    match = _SCOPE.search(text)
-    if match:
-        scope, text = match.group(1), text[: match.start()]
+    """key=value pairs, then the scope if there is one."""
     attrs: dict[str, Attribute] = {}
     position = 0
     while text[position:].strip():
+        scope = _SCOPE.match(text, position)
+        if scope is not None:
+            return attrs, scope.group(1)
         found = _ATTRIBUTE.match(text, position)
         if found is None:
             raise ParseError(f"{text[position:].strip()[:60]!r}: expected key=value")
+        if found.group(1) in attrs:
+            raise ParseError(f"attribute {found.group(1)!r} stands twice")
         attrs[found.group(1)] = _parse_attribute(found.group(2))
         position = found.end()
-    return attrs, scope
+    return attrs, ""
 
 
 def _parse_attribute(text: str) -> Attribute:
+    if text.startswith('"'):
+        return _unquoted(text)
+    if text.startswith("("):
+        return _parse_tuple(text)
+    if text.startswith("{"):
+        return parse_size(text[1:-1])
     if text in ("true", "false"):
         return text == "true"
-    if text.startswith("{") and text.endswith("}"):
-        return parse_size(text[1:-1])
-    if re.fullmatch(r"[A-Za-z_][\w.-]*", text) and text not in ("inf", "nan"):
+    if text in ("inf", "-inf"):
+        return float(text)
+    if text != "nan" and re.fullmatch(r"[A-Za-z_][\w.-]*", text):
         return text
-    try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        raise ParseError(f"attribute value {text[:60]!r}: expected a number, string, tuple or {{expression}}") from None
-    if isinstance(value, (int, float, str)) or (
-        isinstance(value, tuple) and all(isinstance(v, (int, str)) for v in value)
-    ):
-        return value
+    for number in (int, float):
+        if re.fullmatch(r"[-+]?[\d.]+(e[-+]?\d+)?", text) and len(text) <= 400:
+            try:
+                return number(text)
+            except ValueError:
+                continue
     raise ParseError(f"attribute value {text[:60]!r}: expected a number, string, tuple or {{expression}}")
+
+
+def _parse_tuple(text: str) -> Attribute:
+    """(1, 2) or ("a", "b"); one kind of item."""
+    items = [item for item in re.findall(rf"\s*{_STRING}|[^,]+", text[1:-1]) if item.strip()]
+    if all(item.startswith('"') for item in map(str.strip, items)):
+        return tuple(_unquoted(item.strip()) for item in items)
+    if all(re.fullmatch(r"\s*[-+]?\d{1,300}\s*", item) for item in items):
+        return tuple(int(item) for item in items)
+    raise ParseError(f"attribute value {text[:60]!r}: expected a tuple of whole numbers or of strings")
