@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any
 
 from orchard.ir.errors import GraphError
-from orchard.ir.size import Size, bind, product, substitute, symbols_of
+from orchard.ir.size import Expr, Size, bind, product, substitute, symbols_of
 
 Attribute = str | int | float | bool | Size | tuple[int, ...] | tuple[str, ...]
 
@@ -46,8 +46,8 @@ class Tensor:
 
     def __post_init__(self) -> None:
         for axis, size in enumerate(self.shape):
-            if isinstance(size, int) and size < 0:
-                raise GraphError(f"tensor %{self.name}: axis {axis} has size {size}, expected >= 0")
+            if not isinstance(size, (int, Expr)) or (isinstance(size, int) and size < 0):
+                raise GraphError(f"tensor %{self.name}: axis {axis} has size {size}, expected a whole number >= 0")
 
     @property
     def elements(self) -> Size:
@@ -67,6 +67,8 @@ class Op:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "attrs", MappingProxyType(dict(self.attrs)))
+        if "name" in self.attrs:
+            raise GraphError(f"op {self.name}: an attribute cannot be called 'name', the text form uses the word")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (_rebuild_op, (self.name, self.kind, self.inputs, self.outputs, dict(self.attrs), self.scope))
@@ -76,6 +78,12 @@ def _rebuild_op(
     name: str, kind: str, inputs: tuple[str, ...], outputs: tuple[str, ...], attrs: dict[str, Attribute], scope: str
 ) -> Op:
     return Op(name=name, kind=kind, inputs=inputs, outputs=outputs, attrs=attrs, scope=scope)
+
+
+def _rebuild_graph(
+    name: str, symbols: tuple[str, ...], tensors: dict[str, Tensor], ops: tuple[Op, ...], outputs: tuple[str, ...]
+) -> Graph:
+    return Graph(name=name, symbols=symbols, tensors=tensors, ops=ops, outputs=outputs)
 
 
 class Graph:
@@ -131,6 +139,9 @@ class Graph:
         unmade = [t.name for t in self.tensors.values() if t.name not in ready]
         if unmade:
             raise GraphError(f"graph {self.name}: %{unmade[0]} is never produced")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_rebuild_graph, (self.name, self.symbols, dict(self.tensors), self.ops, self.outputs))
 
     def __iter__(self) -> Iterator[Op]:
         return iter(self.ops)
@@ -199,6 +210,4 @@ class Graph:
 
 
 def _substitute(value: Attribute, bindings: Mapping[str, Size]) -> Attribute:
-    from orchard.ir.size import Expr
-
     return substitute(value, bindings) if isinstance(value, Expr) else value
