@@ -1,0 +1,41 @@
+"""Parsers written in C++ run in a process of their own: a damaged file then ends that process, not ours."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from typing import Any
+
+from orchard.workloads.importers.errors import ImportError_
+
+TIMEOUT_S = 300
+
+
+def run_isolated(module: str, where: str, *arguments: str) -> Any:
+    """What `python -m module arguments` prints as JSON on its last line.
+
+    Raises ImportError_ when it ends otherwise: its own sentence if it has one, else how it died.
+    """
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", module, *arguments], capture_output=True, timeout=TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise ImportError_(f"{where}: not read within {TIMEOUT_S} s") from None
+    lines = done.stdout.decode("utf-8", "replace").strip().splitlines()
+    try:
+        result = json.loads(lines[-1]) if lines else None
+    except ValueError:
+        result = None
+    if isinstance(result, dict) and "error" in result:
+        raise ImportError_(f"{where}: {result['error']}")
+    if done.returncode != 0 or result is None:
+        raise ImportError_(f"{where}: damaged or not of this format (its reader ended with {done.returncode})")
+    return result
+
+
+def reply(result: Any) -> None:
+    """Print the answer of an isolated parser."""
+    sys.stdout.write("\n" + json.dumps(result) + "\n")
+    sys.stdout.flush()
