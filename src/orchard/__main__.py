@@ -1,0 +1,5 @@
+"""`python -m orchard`."""
+
+from orchard.app.cli import main
+
+raise SystemExit(main())

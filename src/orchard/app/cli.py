@@ -1,0 +1,219 @@
+"""The `orchard` command.
+
+Results go to stdout, everything else to stderr. Exit codes: 0 an answer ("does not fit" is one), 2 what the user must
+correct (one sentence, no traceback), 4 a `--fail-if` condition holds, 1 our own defect (with traceback, to be reported),
+130 after Ctrl-C. Command bodies import what they need, so that `--help` and errors cost no model code.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+
+from orchard.app import exits
+from orchard.app.options import (
+    Activations,
+    AsJson,
+    Batch,
+    Breakdown,
+    ChipOption,
+    Depth,
+    EngineOption,
+    FailIf,
+    Fidelity,
+    Generate,
+    Inputs,
+    Kv,
+    ModelArgument,
+    Prompt,
+    RuntimeOption,
+    Set,
+    Threads,
+    Weights,
+)
+
+app = typer.Typer(
+    name="orchard",
+    help="Predict how a machine-learning workload runs on a SoC: time, energy, memory, and what bounds them.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+chips_app = typer.Typer(help="The chip catalogue: list it, or show one chip with sources.", rich_markup_mode=None)
+app.add_typer(chips_app, name="chips", invoke_without_command=True)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and end.", is_eager=True)] = False,
+) -> None:
+    if version:
+        from orchard import __version__
+
+        print(f"orchard {__version__}")
+        raise typer.Exit()
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+@app.command()
+def predict(
+    model: ModelArgument,
+    chip: ChipOption,
+    runtime: RuntimeOption = None,
+    engine: EngineOption = "auto",
+    weights: Weights = None,
+    activations: Activations = "f16",
+    kv: Kv = "f16",
+    batch: Batch = 1,
+    prompt: Prompt = 512,
+    generate: Generate = 128,
+    depth: Depth = 0,
+    threads: Threads = None,
+    input: Inputs = None,
+    fidelity: Fidelity = "estimate",
+    set: Set = None,
+    breakdown: Breakdown = False,
+    fail_if: FailIf = None,
+    json: AsJson = False,
+) -> None:
+    """Time, energy, memory and bottleneck of a model on a chip."""
+    from orchard.app.conditions import facts, parse_condition
+    from orchard.studies.predict import answer
+
+    conditions = [parse_condition(text) for text in fail_if or ()]
+    request = make_request(
+        model=model, chip=chip, runtime=runtime, engine=engine, weights=weights, activations=activations, kv=kv,
+        batch=batch, prompt=prompt, generate=generate, depth=depth, threads=threads, inputs=tuple(input or ()),
+        fidelity=fidelity, overrides=tuple(set or ()),
+    )  # fmt: skip
+    prediction = answer(request)
+    remedy = None
+    if not prediction.memory.fits:
+        from orchard.studies.remedies import remedies
+
+        remedy = remedies(prediction)
+    record = prediction.to_dict(breakdown=breakdown)
+    known = facts(record) if conditions else {}
+    broken = [c for c in conditions if c.holds(known)]
+    if json:
+        print_json(record if remedy is None else {**record, "remedies": remedy.to_dict()})
+    else:
+        from orchard.report.prediction import render_prediction
+
+        show(render_prediction(prediction, remedy, breakdown=breakdown))
+    warn([w for w in prediction.warnings if json or not w.startswith("does not fit")])
+    if broken:
+        for condition in broken:
+            note(f"--fail-if {condition.text!r} holds: {condition.name} is {_plain(known[condition.name])}")
+        raise typer.Exit(exits.CONDITION)
+
+
+@chips_app.callback()
+def chips(context: typer.Context, json: AsJson = False) -> None:
+    """The chip catalogue: list it, or show one chip with sources."""
+    if context.invoked_subcommand is not None:
+        return
+    from orchard.hw import chip_summaries
+
+    found = chip_summaries()
+    if json:
+        from orchard.report.records import chips_record
+
+        print_json(chips_record(found))
+    else:
+        from orchard.report.chips import render_chips
+
+        show(render_chips(found))
+
+
+@chips_app.command("show")
+def chips_show(
+    chip: Annotated[str, typer.Argument(help="Catalogue id, name or YAML file.", metavar="CHIP")],
+    set: Set = None,
+    json: AsJson = False,
+) -> None:
+    """Every value of one chip with unit, source and kind."""
+    from orchard.hw import load_chip
+
+    soc = load_chip(chip, list(set or ()))
+    if json:
+        from orchard.report.records import chip_record
+
+        print_json(chip_record(soc))
+    else:
+        from orchard.report.chips import render_chip
+
+        show(render_chip(soc))
+
+
+@app.command()
+def models(json: AsJson = False) -> None:
+    """What is built in: models, their size, family and short names."""
+    from orchard.studies.library import list_models
+
+    found = list_models()
+    if json:
+        from orchard.report.records import models_record
+
+        print_json(models_record(found))
+    else:
+        from orchard.report.models import render_models
+
+        show(render_models(found))
+
+
+def make_request(*, inputs: tuple[str, ...], **fields: Any) -> Any:
+    """A Request; `inputs` only where a request has them."""
+    from dataclasses import fields as fields_of
+
+    from orchard.studies.request import Request
+    from orchard.units import OrchardError
+
+    if "inputs" in {f.name for f in fields_of(Request)}:
+        fields["inputs"] = inputs
+    elif inputs:
+        raise OrchardError(f"--input {inputs[0][:40]!r}: no model here takes named inputs")
+    return Request(**fields)
+
+
+def show(content: Any) -> None:
+    """A rich renderable to stdout."""
+    from orchard.report.layout import make_console
+
+    make_console(sys.stdout).print(content)
+
+
+def print_json(record: Any) -> None:
+    """Strict JSON (no NaN) on stdout, keys in the order of the record."""
+    import json
+
+    print(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False))
+
+
+def note(text: str) -> None:
+    print(f"orchard: {text}", file=sys.stderr)
+
+
+def warn(warnings: Sequence[str]) -> None:
+    sys.stdout.flush()
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _plain(value: float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:.6g}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit code. The console script exits with it."""
+    return exits.run(typer.main.get_command(app), sys.argv[1:] if arguments is None else list(arguments))
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
