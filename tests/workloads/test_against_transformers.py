@@ -52,6 +52,12 @@ CASES: list[tuple[str, str, dict[str, object]]] = [
     ("gemma", "gemma", {**DENSE, **HEAD}),
     ("gemma2", "gemma2", {**DENSE, **HEAD}),
     ("gemma3", "gemma3_text", {**DENSE, **HEAD, "num_hidden_layers": 7}),
+    (
+        "gemma3n", "gemma3n_text",
+        {**DENSE, **HEAD, "num_hidden_layers": 10, "hidden_size_per_layer_input": 16, "vocab_size_per_layer_input": 99,
+         "num_kv_shared_layers": 4, "laurel_rank": 6, "altup_num_inputs": 3,
+         "activation_sparsity_pattern": [0.0] * 10},
+    ),
     ("gemma4 dense", "gemma4_text", {**DENSE, **HEAD, "num_hidden_layers": 7, "hidden_size_per_layer_input": 0}),
     (
         "gemma4 E", "gemma4_text",

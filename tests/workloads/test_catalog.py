@@ -7,7 +7,7 @@ import pytest
 from orchard.ir import Graph, Role, Tensor, bind
 from orchard.workloads import ModelError, catalog, load_model, model_names
 
-UNPUBLISHED = {"apple/on-device-foundation-model-3B", "openbmb/MiniCPM5-1B"}
+UNPUBLISHED = {"openbmb/MiniCPM5-1B"}
 PUBLISHED = [name for name in model_names() if name not in UNPUBLISHED]
 
 
@@ -64,6 +64,13 @@ def test_parameter_counts_match_the_independent_figures(name):
 def test_an_unpublished_model_is_listed_but_has_no_graph(name):
     with pytest.raises(ModelError, match="dimensions are not published"):
         load_model(name)
+
+
+def test_second_hand_dimensions_come_with_a_warning():
+    model = load_model("apple/on-device-foundation-model-3B")
+    assert "not published by Apple" in model.warnings[0]
+    assert model.default_weights == "apple-2bit-qat"
+    assert model.params == pytest.approx(3.18e9 - 66.6e6, rel=0.002)  # the toolkit's total less its adapters
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 from orchard.ir import Graph, Role, bind, parse_einsum, parse_graph, print_graph, product
 from orchard.units import ROLES
-from orchard.workloads import ModelError, build_decoder, catalog, causal_pairs, load_model, model_names
+from orchard.workloads import ModelError, build_decoder, catalog, causal_pairs, load_model
 from orchard.workloads.config import DecoderConfig, Experts
 
 LLAMA = DecoderConfig(
@@ -55,9 +55,8 @@ def test_prefill_macs_match_torch(config, model_type):
     model = transformers.AutoModelForCausalLM.from_config(theirs).eval()
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         model(torch.zeros((2, 24), dtype=torch.long), logits_to_keep=1)
-    rope = 2 * 8 * 24 * 2 if model_type == "llama" else 0  # transformers makes its angle table with a matmul
     flops = 2 * macs(build_decoder(config), masked=False, B=2, T=24, S=24)
-    assert counter.get_total_flops() in (flops, flops + rope, flops + rope // 2)
+    assert counter.get_total_flops() == flops
 
 
 def test_masked_macs_in_closed_form():
@@ -223,9 +222,3 @@ def test_graphs_are_built_once():
 def test_a_configuration_that_does_not_hold_together(change, message):
     with pytest.raises(ModelError, match=message):
         replace(LLAMA, **change)
-
-
-def test_all_built_in_graphs_verify():
-    for name in model_names():
-        if name not in ("apple/on-device-foundation-model-3B", "openbmb/MiniCPM5-1B"):
-            assert len(load_model(name).graph()) > 50

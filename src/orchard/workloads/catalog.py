@@ -18,6 +18,7 @@ from typing import Any
 
 from orchard.workloads.config import (
     LARGEST,
+    AltUp,
     DecoderConfig,
     Experts,
     GatedDelta,
@@ -44,6 +45,7 @@ _PARTS: Mapping[str, type] = {
     "mamba": Mamba2,
     "sparse": SparseAttention,
     "per_layer_embedding": PerLayerEmbedding,
+    "altup": AltUp,
 }
 _NOTES = ("params_b", "computed", "verification", "source")
 

@@ -145,6 +145,19 @@ class PerLayerEmbedding:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AltUp:
+    """Gemma 3n: parallel streams that a layer predicts and corrects, and the rank of its low-rank residual."""
+
+    streams: int
+    laurel_rank: int
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "altup", ("streams", "laurel_rank"))
+        if not 2 <= self.streams <= 64:
+            raise ModelError(f"altup: streams is {self.streams}, expected 2 to 64")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DecoderConfig:
     """A decoder-only language model. Sizes are elements; raises ModelError naming the field that does not fit.
 
@@ -224,6 +237,7 @@ class DecoderConfig:
     sparse: SparseAttention | None = None
     per_layer_embedding: PerLayerEmbedding | None = None
     streams: int = 1
+    altup: AltUp | None = None
 
     max_positions: int | None = None
     default_weights: str | None = None
@@ -268,6 +282,8 @@ class DecoderConfig:
         for mixer in set(self.mixers):
             if mixer in needs and needs[mixer][1] is None:
                 raise ModelError(f"{where}: {mixer} layers need {needs[mixer][0]}")
+        if self.altup is not None and self.per_layer_embedding is None:
+            raise ModelError(f"{where}: altup needs per_layer_embedding")
         parts = {self.feed_forward(i) for i in range(self.layers)}
         if "dense" in parts and self.ffn is None:
             raise ModelError(f"{where}: dense layers need ffn")

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from orchard.ir import Builder, Graph, Tensor
+from orchard.workloads.altup import altup_layer, close_altup, open_altup
 from orchard.workloads.attention import grouped_attention, latent_attention
 from orchard.workloads.blocks import Build
 from orchard.workloads.config import DecoderConfig
@@ -64,7 +65,8 @@ def _embed(build: Build, tokens: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
     if config.streams > 1:
         shape = (build.batch, build.tokens, config.streams, config.hidden)
         (x,) = b.op("move", [x], [shape], name="streams", attrs={"fn": "copy"})
-    return table, x, _per_layer_inputs(build, tokens, x)
+    extra = _per_layer_inputs(build, tokens, x)
+    return table, open_altup(build, x) if config.altup else x, extra
 
 
 def _per_layer_inputs(build: Build, tokens: Tensor, x: Tensor) -> list[Tensor]:
@@ -92,6 +94,8 @@ def _layer(build: Build, x: Tensor, per_layer: Tensor | None, layer: int) -> Ten
         return _parallel_layer(build, x, layer)
     if config.streams > 1:
         return _streamed_layer(build, x, layer)
+    if config.altup is not None and per_layer is not None:
+        return altup_layer(build, x, per_layer, layer, _mix, _feed_forward)
     if mixer != "none":
         with b.scope(f"layers.{layer}.{_MIXER_SCOPE.get(mixer, 'attn')}"):
             h = x if config.norm_placement == "post" else build.norm(x, config.hidden, layer)
@@ -190,6 +194,8 @@ def _head(build: Build, x: Tensor, table: Tensor) -> Tensor:
     x = _last(build, x, "token")
     if config.streams > 1:
         x = collapse_streams(build, x)
+    if config.altup is not None:
+        x = close_altup(build, x)
     if config.final_norm:
         x = build.norm(x, config.hidden, None)
     width = config.embedding_dim or config.hidden

@@ -37,6 +37,17 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
             "attention_softcap": True, "logit_softcap": True,
         },
         "gemma3": {**_GEMMA, "norm_placement": "sandwich", "qk_norm": "head", "pattern": "5 sliding, full"},
+        "gemma3n": {
+            **_GEMMA, "norm_placement": "sandwich", "qk_norm": "head", "v_norm": True, "logit_softcap": True,
+            "pattern": "4 sliding, full", "unused_kv_weights": True,
+        },
+        "apple_afm": {
+            "qk_norm": "head", "tied_embeddings": True, "default_weights": "apple-2bit-qat",
+            "warnings": (
+                "dimensions are not published by Apple as a configuration; they come from its 2025 report and from an "
+                "analysis of its adapter toolkit, see models.yaml",
+            ),
+        },
         "gemma4": {
             **_GEMMA, "norm_placement": "sandwich", "qk_norm": "head", "v_norm": True, "layer_scalar": True,
             "logit_softcap": True, "pattern": "5 sliding, full", "unused_kv_weights": True,

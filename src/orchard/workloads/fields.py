@@ -88,13 +88,15 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 class Fields:
     """Typed access to a configuration's keys. Each reader takes alternative names; what is never asked for is `unread`.
 
+    `read` are the keys asked for so far; a corrected copy of the values goes on with the same set.
+
     Raises ModelError that names the key and `where` for a missing key or a value of the wrong type.
     """
 
-    def __init__(self, values: Mapping[str, Any], where: str) -> None:
+    def __init__(self, values: Mapping[str, Any], where: str, read: set[str] | None = None) -> None:
         self.values = values
         self.where = where
-        self._read: set[str] = set()
+        self.read = set() if read is None else read
 
     def integer(self, *names: str, default: Any = _MISSING) -> Any:
         """A whole number from 0 to 10^12; null counts as absent."""
@@ -157,7 +159,7 @@ class Fields:
 
     def ignore(self, *names: str) -> None:
         """Keys that are understood and change nothing here."""
-        self._read.update(names)
+        self.read.update(names)
 
     def has(self, name: str) -> bool:
         return self.values.get(name) is not None
@@ -167,11 +169,11 @@ class Fields:
         return sorted(
             key
             for key, value in self.values.items()
-            if key not in self._read and key not in IGNORED and not _is_off(value)
+            if key not in self.read and key not in IGNORED and not _is_off(value)
         )
 
     def _find(self, names: tuple[str, ...], default: Any) -> tuple[str | None, Any]:
-        self._read.update(names)
+        self.read.update(names)
         for name in names:
             if self.values.get(name) is not None:
                 return name, self.values[name]

@@ -304,6 +304,24 @@ def _gemma4(f: Fields) -> dict[str, Any]:
     return read
 
 
+def _gemma3n(f: Fields) -> dict[str, Any]:
+    widths = f.values.get("intermediate_size")
+    if isinstance(widths, list):
+        if not widths or any(w != widths[0] for w in widths):
+            raise ModelError(f"{f.where}: intermediate_size differs between layers, which is not supported")
+        f = Fields({**f.values, "intermediate_size": widths[0]}, f.where, f.read)
+    read = _llama(f)
+    read |= _mixers(f, read["layers"])
+    read["kv_shared_layers"] = f.integer("num_kv_shared_layers", default=0)
+    read["logit_softcap"] = f.number("final_logit_softcapping", default=None) is not None
+    read["per_layer_embedding"] = {
+        "dim": f.integer("hidden_size_per_layer_input"), "vocab": f.integer("vocab_size_per_layer_input"),
+    }  # fmt: skip
+    read["altup"] = {"streams": f.integer("altup_num_inputs"), "laurel_rank": f.integer("laurel_rank")}
+    f.ignore("altup_active_idx", "altup_coef_clip", "altup_correct_scale", "activation_sparsity_pattern")
+    return read
+
+
 def _gpt2(f: Fields) -> dict[str, Any]:
     read = _common(f)
     read["ffn"] = f.integer("n_inner", default=4 * read["hidden"])
@@ -639,6 +657,8 @@ READERS: Mapping[str, tuple[str, Reader]] = {
     "gemma2": ("gemma2", _gemma2),
     "gemma3": ("gemma3", _gemma2),
     "gemma3_text": ("gemma3", _gemma2),
+    "gemma3n": ("gemma3n", _gemma3n),
+    "gemma3n_text": ("gemma3n", _gemma3n),
     "gemma4": ("gemma4", _gemma4),
     "gemma4_text": ("gemma4", _gemma4),
     "glm4": ("glm4", _glm4),
