@@ -105,7 +105,8 @@ def finish(low: Lowering, outputs: Sequence[Value]) -> Graph:
     net = Net(low, outputs)
     for run in (
         drop_identities, fold_constants, recognise, drop_nan_guards, fold_padding, fold_batchnorm, fold_quantization,
-        recognise_rope, fold_attention, fold_repeated_heads, fold_transposes, merge_views, fold_affine, fold_bias,
+        fold_bias, recognise_rope, fold_attention, fold_repeated_heads, fold_transposes, merge_views, fold_repeated_heads,
+        fold_transposes, merge_views, fold_affine, fold_bias,
     ):  # fmt: skip
         run(net)
         net.refresh()
@@ -268,13 +269,15 @@ _SCALAR_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "hardswish": lambda x: x * np.clip(x / 6 + 0.5, 0, 1),
     "hardsigmoid": lambda x: np.clip(x / 6 + 0.5, 0, 1),
     "mish": lambda x: x * np.tanh(np.log1p(np.exp(x))),
+    "relu": lambda x: np.maximum(x, 0),
+    "relu6": lambda x: np.clip(x, 0, 6),
     "sigmoid": _sigmoid,
     "softplus": lambda x: np.log1p(np.exp(x)),
     "tanh": np.tanh,
 }  # fmt: skip
 
 _STARTERS = frozenset(
-    {"erf", "tanh", "sigmoid", "exp", "sqrt", "rsqrt", "relu6", "clamp", "hardsigmoid", "pow", "softplus"}
+    {"erf", "tanh", "sigmoid", "exp", "sqrt", "rsqrt", "relu6", "clamp", "hardsigmoid", "pow", "softplus", "min", "max"}
 )
 
 
@@ -324,7 +327,7 @@ def _match_region(
     frontier = _open_inputs([last], region)
     best: tuple[Value, tuple[str, str, tuple[int, ...]], set[int]] | None = None
     while len(region) <= _MAX_REGION and frontier:
-        if len(frontier) == 1 and len(region) > 1:
+        if len(frontier) == 1 and (len(region) > 1 or last.fn in ("max", "min")):
             found = _evaluate_region(last, region, frontier[0])
             if found is not None:
                 best = (frontier[0], found, set(region))
@@ -370,7 +373,10 @@ def _evaluate_region(last: Node, region: dict[int, Node], source: Value) -> tupl
     width = product(source.shape[a] for a in over) if over else 1
     if reduces and (not isinstance(width, int) or not 1 < width <= 1 << 16):
         width = 17
-    rows = np.random.default_rng(7).normal(size=(5, int(width) if reduces else 33)) * 2.5  # type: ignore[arg-type]
+    if reduces:
+        rows = np.random.default_rng(7).normal(size=(5, int(width))) * 2.5  # type: ignore[arg-type]
+    else:
+        rows = np.linspace(-9.0, 9.0, 165).reshape(5, 33)
     values: dict[int, Any] = {id(source): rows}
     try:
         with np.errstate(all="ignore"):

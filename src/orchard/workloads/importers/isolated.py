@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -17,9 +18,14 @@ def run_isolated(module: str, where: str, *arguments: str) -> Any:
 
     Raises ImportError_ when it ends otherwise: its own sentence if it has one, else how it died.
     """
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}  # the same modules as here
     try:
         done = subprocess.run(
-            [sys.executable, "-m", module, *arguments], capture_output=True, timeout=TIMEOUT_S, check=False
+            [sys.executable, "-m", module, *arguments],
+            capture_output=True,
+            timeout=TIMEOUT_S,
+            check=False,
+            env=environment,
         )
     except subprocess.TimeoutExpired:
         raise ImportError_(f"{where}: not read within {TIMEOUT_S} s") from None
