@@ -65,7 +65,9 @@ def live():
 def compare(imported, reference):
     assert macs(imported.graph) == macs(reference.graph) == EXACT
     assert traffic(imported.graph) == pytest.approx(traffic(reference.graph), rel=0.02)
-    kinds = [Counter((op.kind, op.attrs.get("fn")) for op in i.graph.ops) for i in (imported, reference)]
+    kinds = [
+        Counter((op.kind, op.attrs.get("fn")) for op in i.graph.ops if op.kind != "view") for i in (imported, reference)
+    ]
     assert kinds[0] == kinds[1]
     assert imported.weights.parameters == pytest.approx(reference.weights.parameters, rel=0.01)
 

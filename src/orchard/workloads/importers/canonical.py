@@ -373,10 +373,8 @@ def _evaluate_region(last: Node, region: dict[int, Node], source: Value) -> tupl
     width = product(source.shape[a] for a in over) if over else 1
     if reduces and (not isinstance(width, int) or not 1 < width <= 1 << 16):
         width = 17
-    if reduces:
-        rows = np.random.default_rng(7).normal(size=(5, int(width))) * 2.5  # type: ignore[arg-type]
-    else:
-        rows = np.linspace(-9.0, 9.0, 165).reshape(5, 33)
+    spread = np.linspace(-9.0, 9.0, 165).reshape(5, 33)
+    rows = np.random.default_rng(7).normal(size=(5, int(width))) * 2.5 if reduces else spread  # type: ignore[arg-type]
     values: dict[int, Any] = {id(source): rows}
     try:
         with np.errstate(all="ignore"):

@@ -369,7 +369,7 @@ def _range(w: _Walker, op: Op) -> Value:
     if all(isinstance(v, (int, float)) for v in bounds[:3]) and step:
         count = max(int(-(-(stop - start) // step)), 0)  # type: ignore[operator]
         if count <= 4096:
-            return w.low.constant(array([start + step * i for i in range(count)]), op.format)  # type: ignore[operator]
+            return w.low.constant(array([start + step * i for i in range(count)]), op.format)
     length = op.shape[0] if op.shape else (stop - start if stop is not None and start is not None else symbol("n"))
     return w.low.emit("fill", [], [[length]], [op.format], fn="arange")[0]
 
