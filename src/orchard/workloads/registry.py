@@ -9,16 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchard.ir import Graph
-from orchard.workloads import catalog, hf
+from orchard.workloads import catalog
 from orchard.workloads.config import DecoderConfig
 from orchard.workloads.decoder import build_decoder
-from orchard.workloads.encoders import EncoderConfig, build_cross_decoder, build_encoder
 from orchard.workloads.errors import ModelError
-from orchard.workloads.fields import read_json
-from orchard.workloads.hf_encoders import ENCODERS, encoder_from_file
 from orchard.workloads.quantize import apply_weights, weight_bytes
+
+if TYPE_CHECKING:
+    from orchard.workloads.encoders import EncoderConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +42,7 @@ class Model:
 
     @property
     def parts(self) -> tuple[str, ...]:
-        both = isinstance(self.config, EncoderConfig) and self.config.decoder is not None
+        both = not isinstance(self.config, DecoderConfig) and self.config.decoder is not None
         return ("encoder", "decoder") if both else (self.family,)
 
     def graph(
@@ -91,6 +92,10 @@ def model_names() -> tuple[str, ...]:
 
 
 def _from_config(path: Path) -> Model:
+    from orchard.workloads import hf
+    from orchard.workloads.fields import read_json
+    from orchard.workloads.hf_encoders import ENCODERS, encoder_from_file
+
     values = read_json(path)
     model_type = values.get("model_type")
     if isinstance(model_type, str) and model_type in ENCODERS:
@@ -104,7 +109,9 @@ def _from_config(path: Path) -> Model:
 @lru_cache(maxsize=128)
 def _builtin(full: str, others: tuple[str, ...]) -> Model:
     found = catalog.entry(full)
-    if found.architecture in ENCODERS:
+    if "config" in found.fields:
+        from orchard.workloads.hf_encoders import encoder_from_file
+
         values = {"model_type": found.architecture, "_name_or_path": full, **found.fields["config"]}
         config: DecoderConfig | EncoderConfig = encoder_from_file(Path(full), values)
     else:
@@ -138,6 +145,8 @@ def _graph(
     if isinstance(config, DecoderConfig):
         skip = skip_shared_prefill and config.kv_shared_layers > 0
         return build_decoder(config, kv_format=kv_format, activations=activations, skip_shared_prefill=skip)
+    from orchard.workloads.encoders import build_cross_decoder, build_encoder
+
     if part == "decoder":
         return build_cross_decoder(config, kv_format=kv_format, activations=activations)
     return build_encoder(config, activations=activations)
