@@ -139,6 +139,7 @@ class KernelArrays:
 
     kernels: tuple[Kernel, ...]
     counts: Mapping[str, npt.NDArray[np.float64]]
+    _memo: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __getattr__(self, name: str) -> npt.NDArray[np.float64]:
         try:
@@ -150,7 +151,27 @@ class KernelArrays:
         return len(self.kernels)
 
     def mask(self, *kinds: str) -> npt.NDArray[np.bool_]:
-        return np.array([k.kind in kinds for k in self.kernels])
+        """True where a kernel is of one of these kinds."""
+        found = self._memo.get(kinds)
+        if found is None:
+            found = self._memo[kinds] = np.array([k.kind in kinds for k in self.kernels], dtype=bool)
+        return found  # type: ignore[no-any-return]
+
+    @property
+    def formats(self) -> tuple[tuple[str, ...], npt.NDArray[np.intp]]:
+        """Distinct weight formats, and for each kernel the position of its own."""
+        found = self._memo.get("formats")
+        if found is None:
+            names = tuple(dict.fromkeys(k.format for k in self.kernels))
+            place = {name: i for i, name in enumerate(names)}
+            found = self._memo["formats"] = (names, np.array([place[k.format] for k in self.kernels], dtype=np.intp))
+        return found  # type: ignore[no-any-return]
+
+
+def concatenate(parts: Sequence[KernelArrays]) -> KernelArrays:
+    """Kernels of several calls one after the other, to price them in one array call."""
+    counts = {name: np.concatenate([part.counts[name] for part in parts]) for name in COUNTS}
+    return KernelArrays(kernels=tuple(k for part in parts for k in part.kernels), counts=counts)
 
 
 def layer_group(scope: str) -> str:
@@ -454,6 +475,7 @@ __all__ = [
     "KernelArrays",
     "KernelTable",
     "Lowering",
+    "concatenate",
     "layer_group",
     "lower",
     "token",

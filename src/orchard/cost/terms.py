@@ -43,5 +43,6 @@ def overlapped(compute: Array, memory: Array, sharpness: float) -> tuple[Array, 
     """
     largest = np.maximum(np.maximum(compute, memory), 1e-30)
     c, m = (compute / largest) ** sharpness, (memory / largest) ** sharpness
+    both = np.maximum(c + m, 1e-300)  # a kernel that counts nothing takes no time
     total = largest * (c + m) ** (1.0 / sharpness)
-    return total * c / (c + m), total * m / (c + m)
+    return total * c / both, total * m / both

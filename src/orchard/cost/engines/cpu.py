@@ -56,7 +56,11 @@ def worker_threads(hw: Hardware, rules: Mapping[str, Any]) -> Any:
 
 def fast_clock(hw: Hardware) -> Any:
     """Clock of the fast cores: the tiers' clocks weighted by their cores."""
-    s, p = hw["cpu.s.cores"], hw["cpu.p.cores"]
-    s_clock = hw["cpu.s.clock"] if np.any(np.asarray(s) > 0) else 0.0
-    p_clock = hw["cpu.p.clock"] if np.any(np.asarray(p) > 0) else 0.0
-    return (s * s_clock + p * p_clock) / (s + p)
+    cycles: Any = 0.0
+    cores: Any = 0.0
+    for tier in ("s", "p"):
+        count = np.asarray(hw[f"cpu.{tier}.cores"], dtype=np.float64)
+        if np.any(count > 0):  # a tier the chip lacks has no clock
+            cycles = cycles + np.where(count > 0, count * np.nan_to_num(hw[f"cpu.{tier}.clock"]), 0.0)
+            cores = cores + count
+    return cycles / cores

@@ -14,7 +14,8 @@ from orchard.cost.terms import Array
 
 def per_format(k: KernelArrays, p: Mapping[str, float], name: str) -> Array:
     """Parameter `name.<format>` of every kernel; a format without its own number uses its class (`name.<class>`)."""
-    return np.array([_lookup(p, name, kernel.format) for kernel in k.kernels])
+    names, place = k.formats
+    return np.array([_lookup(p, name, fmt) for fmt in names])[place]
 
 
 def _lookup(p: Mapping[str, float], name: str, fmt: str) -> float:
@@ -29,13 +30,15 @@ def unpack_class(fmt: str) -> str:
     """How hard a format is to unpack.
 
     `float`: nothing to do. `simple`: codes times one scale per block. `super`: 6-bit scales of scales and split bit planes
-    (the K formats). `table`: codes through a look-up table (IQ, NF4, FP4, palettes). A trailing `_r4`/`_r8` marks rows
+    (the K formats). `table`: codes through a fixed table (IQ, NF4, FP4). `palette`: a look-up table learnt per group. A trailing `_r4`/`_r8` marks rows
     interleaved for SIMD (`rows`), which unpack once for several rows.
     """
     if fmt in ("", "f32", "f16", "bf16"):
         return "float"
     if fmt.endswith(("_r4", "_r8")):
         return "rows"
-    if fmt.startswith(("iq", "tq", "pal", "lut")) or "fp4" in fmt or "nf4" in fmt:
+    if fmt.startswith("pal"):
+        return "palette"
+    if fmt.startswith(("iq", "tq")) or "fp4" in fmt or "nf4" in fmt:
         return "table"
     return "super" if "_k" in fmt else "simple"
