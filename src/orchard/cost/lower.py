@@ -11,7 +11,7 @@ of the graph, one that runs them in order waits once per kernel. Each kernel car
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -87,8 +87,10 @@ class Kernel:
 
     def merged_key(self) -> tuple[Any, ...]:
         """Kernels with equal keys take equal time."""
-        skip = {"name", "count", "launches", "level", "scope", "ops"}
-        return (*(getattr(self, f.name) for f in fields(self) if f.name not in skip), layer_group(self.scope))
+        return (*(getattr(self, name) for name in _COUNTED), layer_group(self.scope))
+
+
+_COUNTED = tuple(f.name for f in fields(Kernel) if f.name not in ("name", "count", "launches", "level", "scope", "ops"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,40 +188,58 @@ def lower(graph: Graph, rules: Lowering) -> KernelTable:
     groups = grouper.groups()
     level_of: dict[str, int] = {}
     kernels: list[Kernel] = []
+    known: dict[Any, Kernel | None] = {}  # layers repeat: groups of equal shape are counted once
     for group in groups:
         reads = [n for op in group for n in op.inputs]
         level = 1 + max((level_of.get(n, 0) for n in reads), default=0)
-        kernel = _kernel(graph, group, rules)
+        signature = _signature(graph, group)
+        if signature not in known:
+            known[signature] = _kernel(graph, group, rules)
+        kernel = known[signature]
         if kernel is None:
             level = max((level_of.get(n, 0) for n in reads), default=0)
         for op in group:
             for name in op.outputs:
                 level_of[name] = level
         if kernel is not None:
-            kernels.append(_with(kernel, level=level))
+            names = tuple(op.name for op in group)
+            kernels.append(_with(kernel, level=level, name=group[0].name, scope=group[0].scope, ops=names))
     depth = max((k.level for k in kernels), default=0)
     return KernelTable(kernels=_merge(kernels, rules.concurrent), depth=depth)
+
+
+def _signature(graph: Graph, group: tuple[Op, ...]) -> Any:
+    """What the counts of a group depend on: kinds, attributes, operand shapes, formats and roles, inner wiring."""
+    made = {name: i for i, name in enumerate(n for op in group for n in op.outputs)}
+    return tuple(
+        (
+            op.kind,
+            tuple(op.attrs.items()),
+            tuple(
+                (made.get(n), t.shape, t.format, t.role, t.part) for n, t in zip(op.inputs, graph.inputs_of(op))
+            ),
+            tuple((t.shape, t.format) for t in graph.outputs_of(op)),
+        )
+        for op in group
+    )
 
 
 def _merge(kernels: Sequence[Kernel], concurrent: bool) -> tuple[Kernel, ...]:
     per_level: dict[int, int] = {}
     for kernel in kernels:
         per_level[kernel.level] = per_level.get(kernel.level, 0) + 1
-    merged: dict[tuple[Any, ...], Kernel] = {}
+    first: dict[tuple[Any, ...], Kernel] = {}
+    count: dict[tuple[Any, ...], int] = {}
+    launches: dict[tuple[Any, ...], float] = {}
     for kernel in kernels:
-        share = 1.0 / per_level[kernel.level] if concurrent else 1.0
         key = kernel.merged_key()
-        known = merged.get(key)
-        if known is None:
-            merged[key] = _with(kernel, launches=share)
-        else:
-            merged[key] = _with(known, count=known.count + 1, launches=known.launches + share)
-    return tuple(merged.values())
+        first.setdefault(key, kernel)
+        count[key] = count.get(key, 0) + 1
+        launches[key] = launches.get(key, 0.0) + (1.0 / per_level[kernel.level] if concurrent else 1.0)
+    return tuple(_with(kernel, count=count[key], launches=launches[key]) for key, kernel in first.items())
 
 
 def _with(kernel: Kernel, **changes: Any) -> Kernel:
-    from dataclasses import replace
-
     return replace(kernel, **changes)
 
 

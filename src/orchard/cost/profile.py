@@ -24,14 +24,27 @@ _MERGED = ("lowering", "rules", "parameters", "errors")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameter:
-    """A fitted number. `sigma` is the standard error of ln(value); 0 where it was set from a source and not fitted."""
+    """A fitted number.
+
+    value, sigma   the fit and the standard error of its logarithm (0: set from a source, not fitted)
+    prior, width   where the fit starts and how far rows may pull it (standard deviation of the logarithm); `source` says
+                   where the prior comes from
+    fixed          no row can determine it: the fit leaves it alone
+    """
 
     value: float
     unit: str
     about: str
+    prior: float | None = None
+    width: float = 0.4
     sigma: float = 0.0
-    source: str = "fit"
+    source: str = "own judgement"
     fixed: bool = False
+
+    @property
+    def centre(self) -> float:
+        """The prior; the value itself where none is stated."""
+        return self.value if self.prior is None else self.prior
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

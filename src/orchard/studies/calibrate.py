@@ -6,7 +6,7 @@ What is minimised, over the logarithms x of all parameters that are not fixed:
 
 rho is the pseudo-Huber loss, so a row that no physical term explains pulls with bounded force. `scale` is 5 % for trust A and
 8 % for trust B, about the drift between builds of one runtime (llm_validation.md, "version drift is the noise floor"). Priors
-are the values in the profile file before the first fit, wide enough (x1.5) that any term the rows can see is set by rows.
+stand in the profile files beside the fitted values, most of them wide (x1.5), so a term that rows can see is set by rows.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ Array = npt.NDArray[np.float64]
 Key = tuple[str, str]
 
 SCALE = {"A": 0.05, "B": 0.08}
-PRIOR_WIDTH = 0.4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +54,13 @@ def start_values(cases: CaseSet) -> tuple[dict[Key, float], list[Key], dict[Key,
     return values, free, parameters
 
 
-def fit(cases: CaseSet, *, prior: Mapping[Key, float] | None = None, steps: int = 30) -> Fit:
+def fit(cases: CaseSet, *, steps: int = 30) -> Fit:
     """Fit all free parameters of the profiles behind `cases`. Deterministic; same rows, same numbers."""
     from scipy.optimize import least_squares
 
-    values, free, _ = start_values(cases)
-    centre = np.log([(prior or values)[key] for key in free])
+    values, free, parameters = start_values(cases)
+    centre = np.log([parameters[key].centre for key in free])
+    width = np.array([parameters[key].width for key in free])
     measured = np.log([case.measured_s for case in cases.cases])
     scale = np.array([SCALE.get(case.row.trust, 0.08) for case in cases.cases])
 
@@ -69,21 +69,21 @@ def fit(cases: CaseSet, *, prior: Mapping[Key, float] | None = None, steps: int 
         trial.update(zip(free, np.exp(x)))
         error = (np.log(cases.seconds(trial)) - measured) / scale
         robust = np.sign(error) * np.sqrt(2.0 * (np.sqrt(1.0 + error**2) - 1.0))
-        return np.concatenate([robust, (x - centre) / PRIOR_WIDTH])
+        return np.concatenate([robust, (x - centre) / width])
 
     solution = least_squares(residuals, centre, x_scale=0.2, max_nfev=steps)
     covariance = np.linalg.pinv(solution.jac.T @ solution.jac)
     sigma = dict(zip(free, np.sqrt(np.diag(covariance))))
     fitted = dict(values)
     fitted.update(zip(free, np.exp(solution.x)))
-    weak = tuple(key for key in free if sigma[key] > 0.8 * PRIOR_WIDTH)
+    weak = tuple(key for key in free if sigma[key] > 0.8 * parameters[key].width)
     return Fit(values=fitted, sigma=sigma, weak=weak)
 
 
 Leave = Callable[[Case], str]
 
 
-def left_out(cases: CaseSet, group: Leave, *, prior: Mapping[Key, float] | None = None) -> Array:
+def left_out(cases: CaseSet, group: Leave) -> Array:
     """ln(predicted / measured) of every row from fits that did not see its group (chip generation, model family, ...).
 
     NaN where leaving the group out leaves a profile without rows of its own: then nothing was tested.
@@ -94,7 +94,7 @@ def left_out(cases: CaseSet, group: Leave, *, prior: Mapping[Key, float] | None 
         test = np.array([n == name for n in names])
         values, _, _ = start_values(cases)
         train = cases.subset(~test)
-        values.update(fit(train, prior=prior).values)
+        values.update(fit(train).values)
         held = cases.subset(test)
         error = np.log(held.seconds(values)) - np.log([c.measured_s for c in held.cases])
         errors[np.flatnonzero(test)] = error

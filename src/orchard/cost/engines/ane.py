@@ -37,8 +37,9 @@ def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: M
     )
     weights = weight_stream(hw, p) * per_format(k, p, "unpack")
     moved = k.input_bytes + k.output_bytes
-    spilled = np.maximum(moved - hw["ane.operand_limit"], 0.0) + k.state_bytes
-    memory = k.weight_bytes / weights + spilled / (hw["ane.activation_bandwidth"] * p["activation_efficiency"])
+    spilled = np.maximum(moved - hw["ane.operand_limit"], 0.0)
+    memory = k.weight_bytes / weights + spilled / hw["ane.activation_bandwidth"]
+    memory = memory + k.state_bytes / (hw["ane.activation_bandwidth"] * p["state_efficiency"])
     compute, memory = overlapped(compute, memory, p["overlap_sharpness"])
     return Terms(
         compute * k.count, memory * k.count, k.launches * p["op_floor_s"] * np.ones_like(weights[..., :1] * 1.0)

@@ -33,7 +33,8 @@ def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: M
     rows = np.maximum(k.rows, 1.0)
     each = np.where(weights, np.minimum(per_use * rows, per_use + per_mac * rows), 0.0)
     elements = np.where(weights, k.macs / rows, 0.0)
-    cycles = elements * each
+    routed = np.where(k.mask("expert") & (rows > 1.0), 1.0 / p["expert_factor"], 1.0)
+    cycles = elements * each * routed
     cycles = cycles + np.where(k.mask("attention"), k.macs * p["attention_cycles"], 0.0)
     cycles = cycles + np.where(k.mask("scan"), k.vector_ops * p["scan_cycles"], 0.0)
     cycles = cycles + np.where(k.mask("vector"), k.vector_ops * p["element_cycles"], 0.0)

@@ -40,9 +40,9 @@ def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: M
     matrix_macs = matrix_macs + np.where(matrix_macs > 0, tail, 0.0)
     compute = lanes / lane_rate + matrix_macs / _matrix_rate(hw, p, lane_rate)
     weight_share = np.where(k.mask("expert"), p["expert_stream_efficiency"], 1.0)
-    state_share = np.where(k.mask("attention"), p["state_stream_efficiency"], 1.0)
+    state_share = np.where(k.mask("attention") | _state_products(k), p["state_stream_efficiency"], 1.0)
     memory = k.weight_bytes * passes / (stream * weight_share)
-    memory = memory + (k.input_bytes + k.output_bytes) / stream + k.state_bytes / (stream * state_share)
+    memory = memory + (k.input_bytes + k.output_bytes + k.state_bytes) / (stream * state_share)
     compute, memory = overlapped(compute, memory, p["overlap_sharpness"])
     ones = np.ones_like(lane_rate) if isinstance(lane_rate, np.ndarray) else 1.0
     dispatch = k.launches * wait_seconds(hw, p) * ones
@@ -67,7 +67,8 @@ def _matrix_rate(hw: Hardware, p: Mapping[str, float], lane_rate: Any) -> Any:
 def _lane_cycles(k: KernelArrays, p: Mapping[str, float], rules: Mapping[str, Any]) -> tuple[Array, Array, Array]:
     """(lane cycles outside tiled products, passes over the weights, padded MACs of tiled products)."""
     small_most = int(rules["small_batch_most"])
-    linear, expert = k.mask("linear"), k.mask("expert")
+    state = _state_products(k)
+    linear, expert = k.mask("linear") & ~state, k.mask("expert")
     elements = np.where(linear, k.batch * k.columns * k.depth, 0.0)
     one = linear & (k.rows <= 1)
     small = linear & (k.rows > 1) & (k.rows <= small_most)
@@ -78,7 +79,10 @@ def _lane_cycles(k: KernelArrays, p: Mapping[str, float], rules: Mapping[str, An
     passes[by_vector] = [_re_reads(k, int(i)) for i in np.flatnonzero(by_vector)]
     vector_lane, batch_lane, gemm_lane = (per_format(k, p, n) for n in ("vector_lane", "batch_lane", "gemm_lane"))
     lanes = np.where(one, elements * vector_lane, 0.0)
-    lanes = lanes + np.where(small, elements * (passes * batch_lane + k.rows * p["row_lane"]), 0.0)
+    if rules.get("small_batch_repeats"):  # no small-batch kernels: one mat-vec per row
+        lanes = lanes + np.where(small, elements * k.rows * vector_lane, 0.0)
+    else:
+        lanes = lanes + np.where(small, elements * (passes * batch_lane + k.rows * p["row_lane"]), 0.0)
     tile_rows = _round_up(k.rows, float(rules["tile_rows"]))
     tile_columns = _round_up(k.columns, float(rules["tile_columns"]))
     matrix_macs = np.where(tiled, k.batch * tile_rows * tile_columns * k.depth, 0.0)
@@ -87,13 +91,22 @@ def _lane_cycles(k: KernelArrays, p: Mapping[str, float], rules: Mapping[str, An
     if expert.any():
         lanes, matrix_macs = _expert_cycles(k, expert, lanes, matrix_macs, vector_lane, gemm_lane, p, rules)
     attention = k.mask("attention")
-    few = attention & (k.tokens <= small_most)
-    many = attention & ~few
+    few = (attention & (k.tokens <= small_most)) | (state & (k.rows <= STATE_ROWS))
+    many = (attention | state) & ~few
     lanes = lanes + np.where(few, k.macs * p["attention_vector_lane"], 0.0)
     lanes = lanes + np.where(many, k.macs / p["attention_efficiency"], 0.0)
     lanes = lanes + np.where(k.mask("scan"), k.vector_ops * p["scan_lane"], 0.0)
     lanes = lanes + np.where(k.mask("vector"), k.vector_ops * 0.5, 0.0)  # one op is half a fused multiply-add
     return lanes, passes, matrix_macs
+
+
+STATE_ROWS = 64
+"""Rows (tokens x query heads per key/value head) up to which a product with the cache runs as mat-vec kernels."""
+
+
+def _state_products(k: KernelArrays) -> Any:
+    """Scores and values as separate kernels: products of two activations (or the cache), no weight."""
+    return k.mask("linear") & (k.weight_elements == 0)
 
 
 def _expert_cycles(
