@@ -163,3 +163,24 @@ def parse_profile(data: Mapping[str, Any], name: str) -> Profile:
             f"profile {name}: parameter {bad[0]!r} is {profile.parameters[bad[0]].value}, expected a number"
         )
     return profile
+
+
+def format_profile(data: Mapping[str, Any]) -> str:
+    """A profile file as text: one parameter a line, so that a refit reads as a small diff."""
+    import yaml
+
+    def flow(value: Any) -> str:
+        text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000, allow_unicode=True)
+        return text.strip().removesuffix("...").strip()
+
+    lines: list[str] = []
+    for key, value in data.items():
+        if key in ("parameters", "errors", "rules", "lowering") and value:
+            lines.append(f"{key}:")
+            lines.extend(f"  {name}: {flow(entry)}" for name, entry in value.items())
+        elif key == "rows":
+            lines.append("rows:")
+            lines.extend(f"  - {flow(entry)}" for entry in value)
+        else:
+            lines.append(f"{key}: {flow(value)}")
+    return "\n".join(lines) + "\n"

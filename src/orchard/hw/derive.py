@@ -77,6 +77,16 @@ def _ane(first: int, last: int, *tiers: str) -> Callable[[Identity], bool]:
     return lambda i: first <= i.ane_generation <= last and (not tiers or i.tier in tiers)
 
 
+def _gpu_from(a_series: int, m_series: int) -> Callable[[Identity], bool]:
+    """GPUs of these generations of phone and Mac chips, and later ones."""
+
+    def holds(i: Identity) -> bool:
+        found = re.match(r"([AM])(\d+)", i.family)
+        return found is not None and int(found[2]) >= (a_series if found[1] == "A" else m_series)
+
+    return holds
+
+
 def _family(family: str, *tiers: str) -> Callable[[Identity], bool]:
     return lambda i: i.family == family and (not tiers or i.tier in tiers)
 
@@ -85,6 +95,9 @@ _APPLE = _tier("base", "pro", "max", "ultra", "phone")
 _MAC = _tier("base", "pro", "max", "ultra")
 
 FILLS: tuple[Fill, ...] = (
+    Fill("gpu.coissue", 2, "count", "apple-talk-g15", "vendor", "FP32, FP16 and integer in parallel", _gpu_from(17, 3)),
+    Fill("gpu.coissue", 1, "count", "metal-benchmarks", "measured", "one instruction a cycle up to A16 and M2", _APPLE),
+    Fill("gpu.coissue", 1, "count", "formula", "estimate", "one unless the file says otherwise"),
     Fill("package.dies", 1, "count", "formula", "derived", "the GPU is on one die unless the file says otherwise"),
     *(
         Fill(

@@ -71,6 +71,7 @@ _REST = (
     ("cpu.bandwidth", "GB/s", "DRAM bandwidth all CPU cores reach together", True),
     ("gpu.cores", "count", "GPU cores", True),
     ("gpu.clock", "GHz", "maximum GPU clock", True),
+    ("gpu.coissue", "count", "kinds of instruction (FP32, FP16, integer) a scheduler starts in one cycle", True),
     ("gpu.alus_per_core", "count", "FP32 lanes per core", True),
     ("gpu.fp32_flop_core_cycle", "FLOP/cycle", "shader FP32 per core", True),
     ("gpu.fp16_flop_core_cycle", "FLOP/cycle", "shader FP16 per core", True),

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from orchard.cost.profile import Parameter, load_profile
+from orchard.cost.profile import ErrorModel, Parameter, format_profile, load_profile, profile_names
 from orchard.studies.cases import Case, CaseSet, make_case
 from orchard.studies.measurements import Row, read_rows, scored
 
@@ -123,3 +124,102 @@ def conformal(errors: Sequence[float], coverage: float = 0.8) -> tuple[float, fl
     if low_rank < 1.0:
         low, high = low - 0.1 * abs(low) - 0.02, high + 0.1 * abs(high) + 0.02
     return float(low), float(high)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A refit: values, and for each profile and stratum the left-out errors behind its interval."""
+
+    fit: Fit
+    by_generation: Array
+    by_family: Array
+    cases: CaseSet
+
+
+def calibrate(rows: Iterable[Row] | None = None) -> Calibration:
+    """Fit every profile to the packaged rows (or others) and price each row from fits that left its group out."""
+    cases = all_cases(rows)
+    return Calibration(
+        fit=fit(cases), by_generation=left_out(cases, generation), by_family=left_out(cases, family), cases=cases
+    )
+
+
+def interval_errors(calibration: Calibration) -> dict[str, dict[str, ErrorModel]]:
+    """Per profile and stratum the interval of ln(measured / predicted), from the larger of the two left-out errors of a row.
+
+    Profiles of one runtime and engine share their rows: what is asked of the newest build is the accuracy of the runtime.
+    A stratum with fewer than `LEAST_ROWS` rows borrows the rows of its phase, then of the whole runtime and engine.
+    """
+    worst = np.where(
+        np.abs(calibration.by_generation) >= np.abs(calibration.by_family), calibration.by_generation, calibration.by_family
+    )
+    pools: dict[tuple[str, str], dict[str, list[float]]] = {}
+    for case, error in zip(calibration.cases.cases, worst):
+        if np.isfinite(error):
+            pool = pools.setdefault((case.profile.runtime, case.profile.engine), {})
+            pool.setdefault(case.stratum, []).append(float(error))
+    found: dict[str, dict[str, ErrorModel]] = {}
+    for name in profile_names():
+        profile = load_profile(name)
+        pool = pools.get((profile.runtime, profile.engine), {})
+        everything = [e for errors in pool.values() for e in errors]
+        if everything:
+            found[name] = {stratum: _error_model(stratum, pool, everything) for stratum in STRATA}
+    return found
+
+
+STRATA = (
+    "prefill", "prefill-deep", "prefill-moe", "decode", "decode-deep", "decode-moe", "small-batch", "component",
+)  # fmt: skip
+LEAST_ROWS = 8
+
+
+def _error_model(stratum: str, pool: Mapping[str, list[float]], everything: list[float]) -> ErrorModel:
+    own = pool.get(stratum, [])
+    if len(own) < LEAST_ROWS:
+        phase = stratum.partition("-")[0]
+        own = [e for name, errors in pool.items() if name.partition("-")[0] == phase for e in errors]
+    if len(own) < LEAST_ROWS:
+        own = everything
+    low, high = conformal(own)
+    return ErrorModel(low=min(low, -0.02), high=max(high, 0.02), rows=len(own))
+
+
+def write_profiles(calibration: Calibration, folder: Path) -> tuple[Path, ...]:
+    """Write fitted values, their uncertainty, the intervals and the rows into the profile files of `folder`."""
+    import yaml
+
+    errors = interval_errors(calibration)
+    rows: dict[str, list[str]] = {}
+    for case in calibration.cases.cases:
+        rows.setdefault(case.profile.name, []).append(case.row.id)
+    written = []
+    for name in profile_names():
+        path = folder / f"{name}.yaml"
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        for parameter, entry in (data.get("parameters") or {}).items():
+            key = (name, parameter)
+            if key in calibration.fit.sigma:
+                entry.setdefault("prior", entry["value"])
+                entry["value"] = float(f"{calibration.fit.values[key]:.5g}")
+                entry["sigma"] = float(f"{calibration.fit.sigma[key]:.2g}")
+        if name in errors:
+            data["errors"] = {
+                s: {"low": round(e.low, 4), "high": round(e.high, 4), "rows": e.rows} for s, e in errors[name].items()
+            }
+        data["rows"] = sorted(rows.get(name, []))
+        path.write_text(format_profile(data), encoding="utf-8")
+        written.append(path)
+    return tuple(written)
+
+
+def write_left_out(calibration: Calibration, path: Path) -> None:
+    """Store ln(predicted / measured) of each row from the fits that left its generation or family out."""
+    lines = ["id,by_generation,by_family"]
+    for case, a, b in zip(calibration.cases.cases, calibration.by_generation, calibration.by_family):
+        lines.append(f"{case.row.id},{_cell(a)},{_cell(b)}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _cell(value: float) -> str:
+    return "" if not np.isfinite(value) else f"{value:.5f}"

@@ -7,7 +7,8 @@ All times are array expressions over kernels (last axis) and chip variants (lead
 
 where the lane cycles of a weight product depend on how the runtime computes it:
 
-* one row (decode): each weight is unpacked and used once, `vector_lane.<format>` cycles per weight.
+* one row (decode): each weight is unpacked and used once, `vector_lane.<format>` cycles per weight, at the FP16 rate
+  of the lanes (twice the FP32 rate from A19 / M5 on).
 * a few rows (small batch, speculation): rows are served in passes; a pass unpacks all weights (`batch_lane.<format>`) and
   each row adds `row_lane` cycles per weight. Passes re-read the weights. This is the measured staircase.
 * many rows (prefill): tiles of `tile_rows x tile_columns`; padded MACs at `gemm_efficiency` of the lane or matrix-unit
@@ -35,10 +36,18 @@ def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: M
     """Seconds of every kernel row, multiplicity included. Shapes broadcast to [..., kernels]."""
     lane_rate = hw["gpu.fp32"] / 2.0
     stream = hw["dram.bandwidth"] * stream_efficiency(hw, p)
-    lanes, passes, matrix_macs = _lane_cycles(k, p, rules)
+    lanes, unpack, unpack_tiles, passes, matrix_macs = _lane_cycles(k, p, rules)
+    matrix_rate = _matrix_rate(hw, p, lane_rate)
     tail = p["tile_tail"] * hw["gpu.cores"] * float(rules["tile_rows"]) * float(rules["tile_columns"]) * k.depth
     matrix_macs = matrix_macs + np.where(matrix_macs > 0, tail, 0.0)
-    compute = lanes / lane_rate + matrix_macs / _matrix_rate(hw, p, lane_rate)
+    products = matrix_macs / matrix_rate
+    unpack_rate = np.maximum(hw["gpu.fp16"] / 2.0, lane_rate)  # unpacking is half-precision and integer work
+    # GPUs that start integer and float work in one cycle (A17 Pro, M3 and later) hide part of the unpacking. Matrix units
+    # run beside the lanes that unpack for them; without units the same lanes do both in turn.
+    in_tiles = unpack_tiles / (unpack_rate * p["unpack_coissue"] ** (hw["gpu.coissue"] - 1.0))
+    tiled = np.where(hw["gpu.matrix.fp16"] > 0, np.maximum(products, in_tiles), products + in_tiles)
+    attended = _attention_macs(k, rules) / (matrix_rate * p["attention_efficiency"] / p["gemm_efficiency"])
+    compute = lanes / lane_rate + unpack / unpack_rate + tiled + attended
     weight_share = np.where(k.mask("expert"), p["expert_stream_efficiency"], 1.0)
     state_share = np.where(k.mask("attention") | _state_products(k), p["state_stream_efficiency"], 1.0)
     memory = k.weight_bytes * passes / (stream * weight_share)
@@ -64,8 +73,8 @@ def _matrix_rate(hw: Hardware, p: Mapping[str, float], lane_rate: Any) -> Any:
     return np.maximum(lane_rate * p["gemm_efficiency"], hw["gpu.matrix.fp16"] / 2.0 * p["matrix_unit_efficiency"])
 
 
-def _lane_cycles(k: KernelArrays, p: Mapping[str, float], rules: Mapping[str, Any]) -> tuple[Array, Array, Array]:
-    """(lane cycles outside tiled products, passes over the weights, padded MACs of tiled products)."""
+def _lane_cycles(k: KernelArrays, p: Mapping[str, float], rules: Mapping[str, Any]) -> tuple[Array, Array, Array, Array, Array]:
+    """(lane cycles of arithmetic, of unpacking for mat-vec, of unpacking for tiles; passes over the weights; padded MACs)."""
     small_most = int(rules["small_batch_most"])
     state = _state_products(k)
     linear, expert = k.mask("linear") & ~state, k.mask("expert")
@@ -78,30 +87,42 @@ def _lane_cycles(k: KernelArrays, p: Mapping[str, float], rules: Mapping[str, An
     by_vector = expert & (k.rows < float(rules["expert_gemm_from"]))
     passes[by_vector] = [_re_reads(k, int(i)) for i in np.flatnonzero(by_vector)]
     vector_lane, batch_lane, gemm_lane = (per_format(k, p, n) for n in ("vector_lane", "batch_lane", "gemm_lane"))
-    lanes = np.where(one, elements * vector_lane, 0.0)
+    lanes = np.zeros(len(k))
+    unpack = np.where(one, elements * vector_lane, 0.0)
     if rules.get("small_batch_repeats"):  # no small-batch kernels: one mat-vec per row
-        lanes = lanes + np.where(small, elements * k.rows * vector_lane, 0.0)
+        unpack = unpack + np.where(small, elements * k.rows * vector_lane, 0.0)
     else:
-        lanes = lanes + np.where(small, elements * (passes * batch_lane + k.rows * p["row_lane"]), 0.0)
+        unpack = unpack + np.where(small, elements * (passes * batch_lane + k.rows * p["row_lane"]), 0.0)
     tile_rows = _round_up(k.rows, float(rules["tile_rows"]))
     tile_columns = _round_up(k.columns, float(rules["tile_columns"]))
     matrix_macs = np.where(tiled, k.batch * tile_rows * tile_columns * k.depth, 0.0)
     unpacks = tile_rows / float(rules["tile_rows"])
-    lanes = lanes + np.where(tiled & (k.weight_elements > 0), elements * unpacks * gemm_lane, 0.0)
+    unpack_tiles = np.where(tiled & (k.weight_elements > 0), elements * unpacks * gemm_lane, 0.0)
     if expert.any():
-        lanes, matrix_macs = _expert_cycles(k, expert, lanes, matrix_macs, vector_lane, gemm_lane, p, rules)
-    attention = k.mask("attention")
-    few = (attention & (k.tokens <= small_most)) | (state & (k.rows <= STATE_ROWS))
-    many = (attention | state) & ~few
+        one_row, tiles = _expert_cycles(k, expert, rules)
+        unpack = unpack + one_row * vector_lane
+        unpack_tiles = unpack_tiles + tiles * k.columns * k.depth * gemm_lane
+        padded = _round_up(k.columns, float(rules["tile_columns"])) * k.depth * tiles * float(rules["tile_rows"])
+        matrix_macs = matrix_macs + padded / p["expert_gemm_factor"]
+    few = (k.mask("attention") | state) & ~_many_queries(k, rules)
     lanes = lanes + np.where(few, k.macs * p["attention_vector_lane"], 0.0)
-    lanes = lanes + np.where(many, k.macs / p["attention_efficiency"], 0.0)
     lanes = lanes + np.where(k.mask("scan"), k.vector_ops * p["scan_lane"], 0.0)
     lanes = lanes + np.where(k.mask("vector"), k.vector_ops * 0.5, 0.0)  # one op is half a fused multiply-add
-    return lanes, passes, matrix_macs
+    return lanes, unpack, unpack_tiles, passes, matrix_macs
 
 
 STATE_ROWS = 64
 """Rows (tokens x query heads per key/value head) up to which a product with the cache runs as mat-vec kernels."""
+
+
+def _many_queries(k: KernelArrays, rules: Mapping[str, Any]) -> Any:
+    """Attention kernels with enough queries to run as tiles."""
+    fused = k.mask("attention") & (k.tokens > int(rules["small_batch_most"]))
+    return fused | (_state_products(k) & (k.rows > STATE_ROWS))
+
+
+def _attention_macs(k: KernelArrays, rules: Mapping[str, Any]) -> Array:
+    return np.where(_many_queries(k, rules), k.macs, 0.0)
 
 
 def _state_products(k: KernelArrays) -> Any:
@@ -109,29 +130,15 @@ def _state_products(k: KernelArrays) -> Any:
     return k.mask("linear") & (k.weight_elements == 0)
 
 
-def _expert_cycles(
-    k: KernelArrays,
-    expert: Any,
-    lanes: Array,
-    matrix_macs: Array,
-    vector_lane: Array,
-    gemm_lane: Array,
-    p: Mapping[str, float],
-    rules: Mapping[str, Any],
-) -> tuple[Array, Array]:
-    tile = int(rules["tile_rows"])
-    slice_elements = np.where(expert, k.columns * k.depth, 0.0)
-    pairs = k.rows * k.active
+def _expert_cycles(k: KernelArrays, expert: Any, rules: Mapping[str, Any]) -> tuple[Array, Array]:
+    """(weights used one row at a time, row tiles over all experts) of routed products."""
     by_vector = expert & (k.rows < float(rules["expert_gemm_from"]))
-    by_tile = expert & ~by_vector
-    lanes = lanes + np.where(by_vector, pairs * slice_elements * vector_lane, 0.0)
+    one_row = np.where(by_vector, k.rows * k.active * k.columns * k.depth, 0.0)
     tiles = np.zeros(len(k))
-    for i in np.flatnonzero(by_tile):
-        tiles[i] = k.experts[i] * expected_tiles(int(k.rows[i]), k.active[i] / k.experts[i], tile)
-    padded = _round_up(k.columns, float(rules["tile_columns"])) * k.depth * tiles * tile
-    matrix_macs = matrix_macs + np.where(by_tile, padded / p["expert_gemm_factor"], 0.0)
-    lanes = lanes + np.where(by_tile, tiles * slice_elements * gemm_lane, 0.0)
-    return lanes, matrix_macs
+    for i in np.flatnonzero(expert & ~by_vector):
+        load = expected_tiles(int(k.rows[i]), k.active[i] / k.experts[i], int(rules["tile_rows"]))
+        tiles[i] = k.experts[i] * load
+    return one_row, tiles
 
 
 def _passes(rows: int, rules: Mapping[str, Any]) -> int:
