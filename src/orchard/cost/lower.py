@@ -157,7 +157,7 @@ class KernelArrays:
         found = self._memo.get(kinds)
         if found is None:
             found = self._memo[kinds] = np.array([k.kind in kinds for k in self.kernels], dtype=bool)
-        return found  # type: ignore[no-any-return]
+        return found
 
     @property
     def formats(self) -> tuple[tuple[str, ...], npt.NDArray[np.intp]]:
@@ -167,7 +167,7 @@ class KernelArrays:
             names = tuple(dict.fromkeys(k.format for k in self.kernels))
             place = {name: i for i, name in enumerate(names)}
             found = self._memo["formats"] = (names, np.array([place[k.format] for k in self.kernels], dtype=np.intp))
-        return found  # type: ignore[no-any-return]
+        return found
 
 
 def concatenate(parts: Sequence[KernelArrays]) -> KernelArrays:
@@ -215,9 +215,7 @@ def _signature(graph: Graph, group: tuple[Op, ...]) -> Any:
         (
             op.kind,
             tuple(op.attrs.items()),
-            tuple(
-                (made.get(n), t.shape, t.format, t.role, t.part) for n, t in zip(op.inputs, graph.inputs_of(op))
-            ),
+            tuple((made.get(n), t.shape, t.format, t.role, t.part) for n, t in zip(op.inputs, graph.inputs_of(op))),
             tuple((t.shape, t.format) for t in graph.outputs_of(op)),
         )
         for op in group

@@ -73,7 +73,8 @@ def fit(cases: CaseSet, *, steps: int = 30) -> Fit:
         return np.concatenate([robust, (x - centre) / width])
 
     solution = least_squares(residuals, centre, x_scale=0.2, max_nfev=steps)
-    covariance = np.linalg.pinv(solution.jac.T @ solution.jac)
+    jacobian = np.asarray(solution.jac, dtype=np.float64)
+    covariance = np.linalg.pinv(jacobian.T @ jacobian)
     sigma = dict(zip(free, np.sqrt(np.diag(covariance))))
     fitted = dict(values)
     fitted.update(zip(free, np.exp(solution.x)))
@@ -151,7 +152,9 @@ def interval_errors(calibration: Calibration) -> dict[str, dict[str, ErrorModel]
     A stratum with fewer than `LEAST_ROWS` rows borrows the rows of its phase, then of the whole runtime and engine.
     """
     worst = np.where(
-        np.abs(calibration.by_generation) >= np.abs(calibration.by_family), calibration.by_generation, calibration.by_family
+        np.abs(calibration.by_generation) >= np.abs(calibration.by_family),
+        calibration.by_generation,
+        calibration.by_family,
     )
     pools: dict[tuple[str, str], dict[str, list[float]]] = {}
     for case, error in zip(calibration.cases.cases, worst):

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from orchard.cost.bound import phase_bound
 from orchard.cost.evaluate import Call, engine_model
-from orchard.cost.lower import KernelArrays, KernelTable, concatenate, lower
-from orchard.cost.profile import Lowering, Profile
+from orchard.cost.lower import KernelArrays, KernelTable, Lowering, concatenate, lower
+from orchard.cost.profile import Profile
 from orchard.hw import HardwareArrays, SoC, find_chip, load_chip
 from orchard.ir import Builder, Graph
 from orchard.studies.measurements import Row, family_of
@@ -72,7 +72,7 @@ def make_case(row: Row) -> Case:
     return Case(
         row=row, profile=profile, soc=soc, table=table, calls=calls, measured_s=row.seconds, stratum=name,
         generation=soc.family, family=family_of(row.model),
-        bound_s=float(phase_bound(table, calls, hw, profile.engine, float(slc or 0.0))),  # type: ignore[arg-type]
+        bound_s=float(phase_bound(table, calls, hw, profile.engine, float(slc or 0.0))),
     )  # fmt: skip
 
 

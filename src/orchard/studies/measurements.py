@@ -56,7 +56,9 @@ class Row:
         """CPU threads, where the notes give them."""
         for text in ("threads=", " threads"):
             before, found, after = self.notes.partition(text)
-            digits = after.split(";")[0].split()[0] if text.endswith("=") and found else before.split()[-1] if found else ""
+            digits = (
+                after.split(";")[0].split()[0] if text.endswith("=") and found else before.split()[-1] if found else ""
+            )
             if digits.isdigit():
                 return int(digits)
         return None
@@ -134,7 +136,10 @@ def why_not_scored(row: Row) -> str | None:
         (row.phase == "prefill" and row.prompt is None, "prompt length not stated"),
         ("7-token" in row.notes, "first call of a process: includes pipeline warm-up"),
         ("70B" in row.model and row.chip == "M1 Max", "39.6 GiB on 64 GB: swapping suspected by the source"),
-        (row.phase == "end_to_end" and "gpt2" in row.model, "faster than the FP16 peak allows for 512 tokens: cached keys"),
+        (
+            row.phase == "end_to_end" and "gpt2" in row.model,
+            "faster than the FP16 peak allows for 512 tokens: cached keys",
+        ),
         (row.phase == "component" and row.weights == "f16", "the catalogue's ANE weight rate is this very row"),
     )
     return next((reason for holds, reason in reasons if holds), None)

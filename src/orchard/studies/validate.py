@@ -166,7 +166,8 @@ def _groups(cases: CaseSet) -> list[tuple[str, npt.NDArray[np.bool_]]]:
 
 def _at_least_bound(cases: CaseSet, seconds: Array) -> Array:
     """A prediction never undercuts its own physical bound."""
-    return np.maximum(seconds, np.array([case.bound_s for case in cases.cases]))
+    bounds = np.array([case.bound_s for case in cases.cases])
+    return np.asarray(np.maximum(seconds, bounds), dtype=np.float64)
 
 
 def _result(

@@ -29,9 +29,9 @@ def _lookup(p: Mapping[str, float], name: str, fmt: str) -> float:
 def unpack_class(fmt: str) -> str:
     """How hard a format is to unpack.
 
-    `float`: nothing to do. `simple`: codes times one scale per block. `super`: 6-bit scales of scales and split bit planes
-    (the K formats). `table`: codes through a fixed table (IQ, NF4, FP4). `palette`: a look-up table learnt per group. A trailing `_r4`/`_r8` marks rows
-    interleaved for SIMD (`rows`), which unpack once for several rows.
+    `float`: nothing to do. `simple`: codes times one scale per block. `super`: 6-bit scales of scales and split bit
+    planes (the K formats). `table`: codes through a fixed table (IQ, NF4, FP4). `palette`: a look-up table learnt per
+    group. A trailing `_r4`/`_r8` marks rows interleaved for SIMD (`rows`), which unpack once for several rows.
     """
     if fmt in ("", "f32", "f16", "bf16"):
         return "float"

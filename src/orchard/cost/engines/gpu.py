@@ -73,7 +73,9 @@ def _matrix_rate(hw: Hardware, p: Mapping[str, float], lane_rate: Any) -> Any:
     return np.maximum(lane_rate * p["gemm_efficiency"], hw["gpu.matrix.fp16"] / 2.0 * p["matrix_unit_efficiency"])
 
 
-def _lane_cycles(k: KernelArrays, p: Mapping[str, float], rules: Mapping[str, Any]) -> tuple[Array, Array, Array, Array, Array]:
+def _lane_cycles(
+    k: KernelArrays, p: Mapping[str, float], rules: Mapping[str, Any]
+) -> tuple[Array, Array, Array, Array, Array]:
     """(lane cycles of arithmetic, of unpacking for mat-vec, of unpacking for tiles; passes over the weights; padded MACs)."""
     small_most = int(rules["small_batch_most"])
     state = _state_products(k)
