@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from orchard.studies.compare import Comparison, compare
     from orchard.studies.predict import Prediction, predict
     from orchard.units.errors import OrchardError
 
 __version__ = "0.1.0"
-__all__ = ["OrchardError", "Prediction", "__version__", "predict"]
+__all__ = ["Comparison", "OrchardError", "Prediction", "__version__", "compare", "predict"]
+
+_HOMES = {
+    "Comparison": "orchard.studies.compare",
+    "OrchardError": "orchard.units.errors",
+    "Prediction": "orchard.studies.predict",
+    "compare": "orchard.studies.compare",
+    "predict": "orchard.studies.predict",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Load the public names where they are first used, so that `import orchard` stays cheap."""
-    if name in ("predict", "Prediction"):
-        from orchard.studies import predict as module
-
-        return getattr(module, name)
-    if name == "OrchardError":
-        from orchard.units.errors import OrchardError
-
-        return OrchardError
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'orchard' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -8,7 +8,7 @@ correct (one sentence, no traceback), 4 a `--fail-if` condition holds, 1 our own
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -28,6 +28,7 @@ from orchard.app.options import (
     Inputs,
     Kv,
     ModelArgument,
+    ModelArguments,
     Prompt,
     RuntimeOption,
     Set,
@@ -112,6 +113,75 @@ def predict(
         for condition in broken:
             note(f"--fail-if {condition.text!r} holds: {condition.name} is {_plain(known[condition.name])}")
         raise typer.Exit(exits.CONDITION)
+
+
+@app.command()
+def compare(
+    models: ModelArguments,
+    chip: Annotated[
+        list[str], typer.Option("--chip", help="Chips, separated by commas or repeated.", metavar="A,B,...")
+    ],
+    runtime: Annotated[list[str] | None, typer.Option("--runtime", help="Runtimes.", metavar="A,B,...")] = None,
+    engine: Annotated[list[str] | None, typer.Option("--engine", help="Engines.", metavar="A,B,...")] = None,
+    weights: Annotated[list[str] | None, typer.Option("--weights", help="Weight formats.", metavar="A,B,...")] = None,
+    activations: Activations = "f16",
+    kv: Kv = "f16",
+    batch: Batch = 1,
+    prompt: Prompt = 512,
+    generate: Generate = 128,
+    depth: Depth = 0,
+    threads: Threads = None,
+    fidelity: Fidelity = "estimate",
+    set: Set = None,
+    json: AsJson = False,
+) -> None:
+    """Several models, chips, weight formats and runtimes side by side."""
+    from orchard.studies.compare import compare as run_comparison
+
+    comparison = run_comparison(
+        split_lists(models), split_lists(chip), runtimes=split_lists(runtime) or None,
+        engines=split_lists(engine) or "auto", weights=split_lists(weights) or None, activations=activations, kv=kv,
+        batch=batch, prompt=prompt, generate=generate, depth=depth, threads=threads, fidelity=fidelity,
+        overrides=tuple(set or ()),
+    )  # fmt: skip
+    if json:
+        print_json(comparison.to_dict())
+    else:
+        from orchard.report.comparison import render_comparison
+
+        show(render_comparison(comparison))
+    warnings = dict.fromkeys(w for row in comparison.rows if row.prediction for w in row.prediction.warnings)
+    warn(w for w in warnings if json or not w.startswith("does not fit"))
+
+
+@app.command()
+def complexity(
+    model: ModelArgument,
+    chip: Annotated[str | None, typer.Option("--chip", help="Say where the bound changes on this chip.")] = None,
+    runtime: RuntimeOption = None,
+    engine: EngineOption = "auto",
+    weights: Weights = None,
+    kv: Kv = "f16",
+    batch: Batch = 1,
+    prompt: Prompt = 512,
+    depth: Depth = 0,
+    set: Set = None,
+    json: AsJson = False,
+) -> None:
+    """Closed forms of ops, bytes and intensity in batch B, prompt T and context S."""
+    from orchard.studies.complexity import complexity as closed_forms
+
+    request = make_request(
+        model=model, chip=chip or "", runtime=runtime, engine=engine, weights=weights, kv=kv, batch=batch, prompt=prompt,
+        depth=depth, inputs=(), overrides=tuple(set or ()),
+    )  # fmt: skip
+    found = closed_forms(request, with_chip=chip is not None)
+    if json:
+        print_json(found.to_dict())
+    else:
+        from orchard.report.complexity import render_complexity
+
+        show(render_complexity(found))
 
 
 @chips_app.callback()
@@ -200,7 +270,12 @@ def note(text: str) -> None:
     print(f"orchard: {text}", file=sys.stderr)
 
 
-def warn(warnings: Sequence[str]) -> None:
+def split_lists(texts: Sequence[str] | None) -> list[str]:
+    """`--chip m1,m2 --chip m3` as [m1, m2, m3]. Nothing is dropped: an empty name stays and is refused as unknown."""
+    return [part.strip() for text in texts or () for part in text.split(",")]
+
+
+def warn(warnings: Iterable[str]) -> None:
     sys.stdout.flush()
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
