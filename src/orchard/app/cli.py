@@ -8,7 +8,7 @@ correct (one sentence, no traceback), 4 a `--fail-if` condition holds, 1 our own
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -35,6 +35,7 @@ from orchard.app.options import (
     Threads,
     Weights,
 )
+from orchard.app.output import note, print_json, show, warn
 
 app = typer.Typer(
     name="orchard",
@@ -44,7 +45,7 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-chips_app = typer.Typer(help="The chip catalogue: list it, or show one chip with sources.", rich_markup_mode=None)
+chips_app = typer.Typer(help="The chip catalogue; `chips show` gives sources.", rich_markup_mode=None)
 app.add_typer(chips_app, name="chips", invoke_without_command=True)
 
 
@@ -135,7 +136,7 @@ def compare(
     set: Set = None,
     json: AsJson = False,
 ) -> None:
-    """Several models, chips, weight formats and runtimes side by side."""
+    """Models, chips, formats and runtimes side by side."""
     from orchard.studies.compare import compare as run_comparison
 
     comparison = run_comparison(
@@ -168,7 +169,7 @@ def complexity(
     set: Set = None,
     json: AsJson = False,
 ) -> None:
-    """Closed forms of ops, bytes and intensity in batch B, prompt T and context S."""
+    """Closed forms of ops and bytes in batch and context."""
     from orchard.studies.complexity import complexity as closed_forms
 
     request = make_request(
@@ -224,7 +225,7 @@ def chips_show(
 
 @app.command()
 def models(json: AsJson = False) -> None:
-    """What is built in: models, their size, family and short names."""
+    """The built-in models."""
     from orchard.studies.library import list_models
 
     found = list_models()
@@ -252,37 +253,29 @@ def make_request(*, inputs: tuple[str, ...], **fields: Any) -> Any:
     return Request(**fields)
 
 
-def show(content: Any) -> None:
-    """A rich renderable to stdout."""
-    from orchard.report.layout import make_console
-
-    make_console(sys.stdout).print(content)
-
-
-def print_json(record: Any) -> None:
-    """Strict JSON (no NaN) on stdout, keys in the order of the record."""
-    import json
-
-    print(json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False))
-
-
-def note(text: str) -> None:
-    print(f"orchard: {text}", file=sys.stderr)
-
-
 def split_lists(texts: Sequence[str] | None) -> list[str]:
     """`--chip m1,m2 --chip m3` as [m1, m2, m3]. Nothing is dropped: an empty name stays and is refused as unknown."""
     return [part.strip() for text in texts or () for part in text.split(",")]
 
 
-def warn(warnings: Iterable[str]) -> None:
-    sys.stdout.flush()
-    for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
-
-
 def _plain(value: float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:.6g}"
+
+
+OPTIONAL = ("orchard.app.validate_command", "orchard.app.map_commands", "orchard.app.inspect_command")
+"""Commands with a module of their own: each has `register(app)`."""
+
+
+def _register_optional() -> None:
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    for name in OPTIONAL:
+        if find_spec(name) is not None:
+            import_module(name).register(app)
+
+
+_register_optional()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,60 @@
+"""`orchard validate`: predicted against measured."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from orchard.app.options import AsJson
+from orchard.app.output import note, print_json, show
+from orchard.units import OrchardError
+
+
+def validate(
+    suite: Annotated[str, typer.Option("--suite", help="Which measurements: llm.", metavar="NAME")] = "llm",
+    rows: Annotated[
+        Path | None, typer.Option("--rows", help="Another CSV with the columns of the packaged one.", metavar="FILE")
+    ] = None,
+    refit: Annotated[bool, typer.Option("--refit", help="Make the left-out fits again (minutes).")] = False,
+    plot: Annotated[
+        Path | None, typer.Option("--plot", help="Write predicted against measured as SVG.", metavar="FILE.svg")
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="The left-out table as Markdown, for a README.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Predicted against measured: the error table."""
+    report = import_module("orchard.studies.validate").validate(suite, rows_file=rows, refit=refit)
+    if plot is not None:
+        write_plot(report, plot)
+    if json:
+        from orchard.report.validation import validation_record
+
+        print_json(validation_record(report))
+    elif markdown:
+        from orchard.report.validation import markdown_table
+
+        print(markdown_table(report))
+    else:
+        from orchard.report.validation import render_validation
+
+        show(render_validation(report))
+
+
+def write_plot(report: Any, path: Path) -> None:
+    """Raises OrchardError where the file cannot be written."""
+    from orchard.report.plot import scatter_svg
+
+    try:
+        path.write_text(scatter_svg(report.points, title=f"Orchard: predicted and measured, suite {report.suite}"), "utf-8")
+    except (OSError, ValueError) as error:
+        raise OrchardError(f"--plot {str(path)[:100]!r}: cannot be written ({getattr(error, 'strerror', error)})") from None
+    note(f"wrote {path}")
+
+
+def register(app: typer.Typer) -> None:
+    if find_spec("orchard.studies.validate") is not None:
+        app.command("validate")(validate)

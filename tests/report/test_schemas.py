@@ -1,0 +1,43 @@
+"""Every --json output satisfies its schema, and every field of a schema is documented."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from orchard.app.cli import main
+from orchard.report.schemas import SCHEMAS
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = {
+    "predict": ("predict", "qwen3-4b", "--chip", "m1", "--weights", "q4_0", "--breakdown"),
+    "predict, does not fit": ("predict", "llama-3.1-70b", "--chip", "m1", "--weights", "q8_0"),
+    "predict, encoder": ("predict", "bert-base-uncased", "--chip", "m1", "--weights", "f16"),
+    "predict, bound": ("predict", "qwen3-4b", "--chip", "m1", "--fidelity", "bound", "--set", "gpu.cores=9"),
+    "compare": ("compare", "qwen3-4b", "--chip", "m1,m2", "--weights", "q4_0,q8_0"),
+    "chips": ("chips",),
+    "chips show": ("chips", "show", "m4max"),
+    "chips show, unknown figures": ("chips", "show", "m6"),
+    "models": ("models",),
+    "complexity": ("complexity", "qwen3-30b-a3b"),
+    "complexity on a chip": ("complexity", "qwen3-4b", "--chip", "m4max"),
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_json_satisfies_its_schema(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*COMMANDS[name], "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    SCHEMAS[record["schema"]].model_validate_json(json.dumps(record))
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_every_field_is_documented(name: str) -> None:
+    text = (ROOT / "docs" / "json.md").read_text()
+    assert f"`{name}`" in text
+    schema = SCHEMAS[name].model_json_schema()
+    parts = [schema, *schema.get("$defs", {}).values()]
+    missing = [field for part in parts for field in part.get("properties", {}) if f"`{field}`" not in text]
+    assert not missing
