@@ -35,7 +35,7 @@ from orchard.app.options import (
     Threads,
     Weights,
 )
-from orchard.app.output import note, print_json, show, warn
+from orchard.app.output import note, print_json, print_text, show, warn
 
 app = typer.Typer(
     name="orchard",
@@ -57,10 +57,10 @@ def root(
     if version:
         from orchard import __version__
 
-        print(f"orchard {__version__}")
+        print_text(f"orchard {__version__}")
         raise typer.Exit()
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        print_text(context.get_help())
 
 
 @app.command()

@@ -11,6 +11,7 @@ from typing import Any
 
 import typer
 
+from orchard.app.output import PipeClosed, flush
 from orchard.units.errors import OrchardError
 
 ANSWER, DEFECT, USER, CONDITION, INTERRUPTED, PIPE_CLOSED = 0, 1, 2, 4, 130, 141
@@ -26,7 +27,7 @@ def run(command: Any, arguments: Sequence[str]) -> int:
     _write_anything()
     try:
         returned = command.main(args=list(arguments), prog_name="orchard", standalone_mode=False)
-        sys.stdout.flush()
+        flush()
     except OrchardError as error:
         return _refuse(_one_line(str(error)))
     except UsageError as error:
@@ -35,7 +36,7 @@ def run(command: Any, arguments: Sequence[str]) -> int:
         return _refuse(f"{_one_line(error.format_message())} (see `{path} --help`)")
     except ClickException as error:
         return _refuse(_one_line(error.format_message()))
-    except BrokenPipeError:
+    except (PipeClosed, BrokenPipeError):
         _drop_output()
         return PIPE_CLOSED
     except (KeyboardInterrupt, typer.Abort):

@@ -10,10 +10,19 @@ WORKLOAD, MACHINE, ANSWER = "Workload", "Machine", "Answer"
 
 
 def _option(name: str, help: str, panel: str, metavar: str | None = None) -> typer.models.OptionInfo:
+    parser = _whole_number if metavar == "N" else None
     found: typer.models.OptionInfo = typer.Option(
-        name, help=help, rich_help_panel=panel, metavar=metavar, show_default=True
+        name, help=help, rich_help_panel=panel, metavar=metavar, show_default=True, parser=parser
     )
     return found
+
+
+def _whole_number(text: str | int) -> int:
+    """Says what it got; the limits of each number are checked by `Request`."""
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter(f"got {str(text)[:40]!r}, expected a whole number such as 512") from None
 
 
 ModelArgument = Annotated[

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from orchard.app.options import AsJson
-from orchard.app.output import note, print_json, show
+from orchard.app.output import note, print_json, print_text, show
 from orchard.units import OrchardError
 
 
@@ -37,7 +37,7 @@ def validate(
     elif markdown:
         from orchard.report.validation import markdown_table
 
-        print(markdown_table(report))
+        print_text(markdown_table(report))
     else:
         from orchard.report.validation import render_validation
 
@@ -49,9 +49,13 @@ def write_plot(report: Any, path: Path) -> None:
     from orchard.report.plot import scatter_svg
 
     try:
-        path.write_text(scatter_svg(report.points, title=f"Orchard: predicted and measured, suite {report.suite}"), "utf-8")
+        path.write_text(
+            scatter_svg(report.points, title=f"Orchard: predicted and measured, suite {report.suite}"), "utf-8"
+        )
     except (OSError, ValueError) as error:
-        raise OrchardError(f"--plot {str(path)[:100]!r}: cannot be written ({getattr(error, 'strerror', error)})") from None
+        raise OrchardError(
+            f"--plot {str(path)[:100]!r}: cannot be written ({getattr(error, 'strerror', error)})"
+        ) from None
     note(f"wrote {path}")
 
 

@@ -136,9 +136,10 @@ def _memory(p: Prediction) -> RenderableType:
     m = p.memory
     rows: list[list[str | Text]] = [
         ["weights", format_bytes(m.weights), ""],
-        ["kv cache", format_bytes(m.kv_cache), f"{p.request.kv}, at the longest context" if m.kv_cache else ""],
         ["activations", format_bytes(m.activation_peak), "peak"],
     ]
+    if m.kv_cache:
+        rows.insert(1, ["kv cache", format_bytes(m.kv_cache), f"{p.request.kv}, at the longest context"])
     verdict = Text("fits", style="bold green") if m.fits else Text("does not fit", style="bold red")
     verdict.append(
         f"  {percent(m.total / m.limit)} of {format_bytes(m.limit)} the {p.profile.engine} may use", style=""

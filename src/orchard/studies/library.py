@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from orchard.workloads import ModelError, model_names
 from orchard.workloads.catalog import entry, short_name
+from orchard.workloads.hf_encoders import ENCODERS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,7 +42,7 @@ def _summary(name: str) -> ModelSummary:
     return ModelSummary(
         id=name,
         name=short_name(name),
-        family="decoder",
+        family="encoder" if found.architecture in ENCODERS else "decoder",
         architecture=found.architecture,
         params=None if params is None else float(params) * 1e9,
         experts=moe.get("experts"),

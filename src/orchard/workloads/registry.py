@@ -6,6 +6,7 @@ graph = model.graph(kv_format="f16")        # symbols B, T, S; see decoder.py
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -80,8 +81,9 @@ def load_model(name_or_path: str | Path) -> Model:
     Raises ModelError for an unknown name (with the nearest ones) or a file that does not describe a known model.
     """
     path = Path(name_or_path)
-    if path.suffix == ".json" or path.is_dir():
-        return _from_config(path / "config.json" if path.is_dir() else path)
+    is_folder = bool(name_or_path) and os.path.isdir(path)  # unlike Path.is_dir, False for a text too long to be a path
+    if path.suffix == ".json" or is_folder:
+        return _from_config(path / "config.json" if is_folder else path)
     full, others = catalog.find(str(name_or_path))
     return _builtin(full, others)
 
