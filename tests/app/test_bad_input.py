@@ -139,11 +139,12 @@ def test_a_folder_without_a_configuration(run, tmp_path: Path) -> None:
     refused(run("predict", str(tmp_path), "--chip", "m1"), "config.json")
 
 
+# nine lists, each of six copies of the one before: ten million entries when expanded
+BOMB = "a: &a [x,x,x,x,x,x]\n" + "".join(
+    f"{b}: &{b} [{','.join([f'*{a}'] * 6)}]\n" for a, b in zip("abcdefgh", "bcdefghi")
+)
 CHIPS: dict[str, tuple[str | bytes, list[str]]] = {
-    "bomb": (
-        "a: &a [x,x,x,x,x,x,x,x,x]\n" + "\n".join(f"{b}: &{b} [*{a},*{a},*{a},*{a},*{a},*{a}]" for a, b in zip("abcdefgh", "bcdefghi")),
-        ["anchor"],
-    ),
+    "bomb": (BOMB, ["anchor"]),
     "deep": ("a: " + "[" * 5000, []),
     "list": ("- m1\n- m2\n", []),
     "empty": ("", []),
@@ -213,9 +214,17 @@ def test_a_closed_pipe_ends_quietly(arguments: tuple[str, ...]) -> None:
 
 
 def test_ctrl_c_ends_with_130() -> None:
-    waits = "import orchard.app.exits as e, time, sys\nclass C:\n def main(self, **k):\n  print('on', flush=True); time.sleep(60)\n"
+    waits = """
+import sys, time
+from orchard.app import exits
+class Command:
+    def main(self, **_):
+        print("on", flush=True)
+        time.sleep(60)
+sys.exit(exits.run(Command(), []))
+"""
     process = subprocess.Popen(
-        [sys.executable, "-c", waits + "sys.exit(e.run(C(), []))"], text=True, stdout=subprocess.PIPE,
+        [sys.executable, "-c", waits], text=True, stdout=subprocess.PIPE,
         stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path(orchard.__file__).parents[1])},
     )  # fmt: skip
     assert process.stdout is not None

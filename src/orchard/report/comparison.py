@@ -26,9 +26,9 @@ def render_comparison(c: Comparison) -> RenderableType:
     fixed = [f"{axis} {value}" for axis, value in _chosen(c.rows[c.reference]).items() if axis not in labels]
     about = Text(" · ".join([*fixed, f"batch {reference.request.batch}"]), style="dim")
     unit = "J/token" if last == "decode" else "J"
-    legend = Text(
-        f"* best that fits; x: ratio to the first row; energy in {unit} of {last}; memory: share of what the engine may use, over 100 % does not fit",
-        style="dim",
+    legend = (
+        f"* best that fits; x: ratio to the first row; energy in {unit} of {last}; "
+        f"memory: share of what the engine may use, over 100 % does not fit"
     )
     refused = [
         Text(f"{' '.join(_names(row, labels))}: {row.refusal}", style="yellow")
@@ -38,7 +38,7 @@ def render_comparison(c: Comparison) -> RenderableType:
     made = table(headers, rows, left=tuple(range(len(labels))))
     for column in made.columns:
         column.no_wrap = True
-    return stacked(about, made, Text(), *refused, legend)
+    return stacked(about, made, Text(), *refused, Text(legend, style="dim"))
 
 
 def _chosen(row: Row) -> dict[str, str]:

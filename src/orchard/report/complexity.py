@@ -59,10 +59,9 @@ def _forms(forms: Forms) -> RenderableType:
 
 
 def _machine(m: Machine) -> RenderableType:
+    rates = f"peak {format_ops_rate(m.peak_ops_per_s)}, DRAM {format_rate(m.bytes_per_s)}"
     lines = [
-        Text(
-            f"peak {format_ops_rate(m.peak_ops_per_s)}, DRAM {format_rate(m.bytes_per_s)}: ridge at {number(m.ridge)} ops per byte"
-        ),
+        Text(f"{rates}: ridge at {number(m.ridge)} ops per byte"),
         *(Text(_crossing(c)) for c in m.crossings),
     ]
     if m.cache_equals_weights:

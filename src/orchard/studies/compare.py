@@ -71,7 +71,12 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         rows = []
         for index, row in enumerate(self.rows):
-            record: dict[str, Any] = {"choice": dict(row.choice), "refusal": row.refusal, "prediction": None, "ratios": {}}
+            record: dict[str, Any] = {
+                "choice": dict(row.choice),
+                "refusal": row.refusal,
+                "prediction": None,
+                "ratios": {},
+            }
             if row.prediction:
                 record["prediction"] = row.prediction.to_dict()
                 record["ratios"] = {p: {n: self.ratio(index, p, n) for n in BEST_IS_LOW} for p in row.prediction.phases}
@@ -89,9 +94,9 @@ def compare(
     models: str | Sequence[str],
     chips: str | Sequence[str],
     *,
-    runtimes: str | None | Sequence[str | None] = None,
+    runtimes: str | Sequence[str | None] | None = None,
     engines: str | Sequence[str] = "auto",
-    weights: str | None | Sequence[str | None] = None,
+    weights: str | Sequence[str | None] | None = None,
     **fields: Any,
 ) -> Comparison:
     """Predict every combination. `fields` are the other fields of `Request` (batch, prompt, kv, ...), the same for all.
@@ -108,7 +113,9 @@ def compare(
             raise StudyError(f"compare: the list of {axis} names is empty")
     count = math.prod(len(v) for v in lists.values())
     if count > MOST_ROWS:
-        raise StudyError(f"compare: {count} combinations, expected at most {MOST_ROWS}; name fewer or use several calls")
+        raise StudyError(
+            f"compare: {count} combinations, expected at most {MOST_ROWS}; name fewer or use several calls"
+        )
     overrides = fields.pop("overrides", ())
     texts = tuple(f"{k}={v}" for k, v in overrides.items()) if isinstance(overrides, Mapping) else tuple(overrides)
     first = Request(model=lists["model"][0], chip=lists["chip"][0], overrides=texts, **fields)

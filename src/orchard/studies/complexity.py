@@ -106,7 +106,11 @@ class Complexity:
 
     def to_dict(self) -> dict[str, Any]:
         phases = {
-            f.phase: {"symbols": list(f.symbols), "forms": {n: str(s) for n, s in f.counts().items()}, "sympy": f.sympy_text()}
+            f.phase: {
+                "symbols": list(f.symbols),
+                "forms": {n: str(s) for n, s in f.counts().items()},
+                "sympy": f.sympy_text(),
+            }
             for f in self.phases
         }
         machine = self.machine
@@ -276,7 +280,9 @@ def _crossings(request: Request, plan: Plan, sides: _Sides) -> list[Crossing]:
     if {"T", "S"} <= set(graph.symbols):
         context = max(1, request.depth + request.prompt)
         found.append(
-            _crossing("decode", "B", {"T": 1, "S": context}, LARGEST_BATCH, sides, lambda b: _sizes(graph, b, 1, context))
+            _crossing(
+                "decode", "B", {"T": 1, "S": context}, LARGEST_BATCH, sides, lambda b: _sizes(graph, b, 1, context)
+            )
         )
         batch, depth = request.batch, request.depth
         found.append(
@@ -287,7 +293,9 @@ def _crossings(request: Request, plan: Plan, sides: _Sides) -> list[Crossing]:
         )  # fmt: skip
     elif "B" in graph.symbols:
         tokens = request.prompt or 1
-        found.append(_crossing("inference", "B", {"T": tokens}, LARGEST_BATCH, sides, lambda b: _sizes(graph, b, tokens, tokens)))
+        found.append(
+            _crossing("inference", "B", {"T": tokens}, LARGEST_BATCH, sides, lambda b: _sizes(graph, b, tokens, tokens))
+        )
     return found
 
 
