@@ -48,7 +48,7 @@ class Forms:
 
     @property
     def touched_bytes(self) -> Size:
-        return self.weight_bytes + self.state_bytes  # type: ignore[operator]
+        return self.weight_bytes + self.state_bytes
 
     def intensity(self, **bindings: int) -> float:
         """Ops per byte with every symbol bound."""
