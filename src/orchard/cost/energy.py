@@ -29,12 +29,20 @@ class EnergyModel:
     source: str
 
 
+HOST_W = 1.5
+"""A CPU thread that encodes and waits while another engine works. Judgement: a quarter of a fast core at full load
+(43.9 W for eight cores [amx-benchmarks])."""
+
 MODELS: dict[str, EnergyModel] = {
     # GPU: SGEMM at full load, 52 W / 9.26 TFLOPS on M1 Max [amx-benchmarks], 47 W / 13.3 TFLOPS on M4 Max [dvfs-listings,
     # device-bench], and "over 200 GFLOP/s/W" for M1 to M4 [kth]: about 4 pJ per op with memory and idle power taken out.
-    "gpu": EnergyModel(joule_per_op=3.5e-12, int8_factor=0.6, active_w=1.5, active_w_per_core=0.12, source="kth"),
+    "gpu": EnergyModel(
+        joule_per_op=3.5e-12, int8_factor=0.6, active_w=1.0 + HOST_W, active_w_per_core=0.2, source="kth"
+    ),
     # ANE: 0.58 pJ per MAC incremental, 0.73 to 0.80 all-in, INT8 0.70 to 0.80 of FP16, 1.6 W while active [751k-m6].
-    "ane": EnergyModel(joule_per_op=0.38e-12, int8_factor=0.75, active_w=1.6, active_w_per_core=0.0, source="751k-m6"),
+    "ane": EnergyModel(
+        joule_per_op=0.38e-12, int8_factor=0.75, active_w=1.6 + HOST_W, active_w_per_core=0.0, source="751k-m6"
+    ),
     # CPU: NEON at full load 43.9 W for 0.655 TFLOPS on M1 Max [amx-benchmarks]: 67 pJ per FP32 op, most of it the core's
     # own pipeline; a quarter of that per op for 8-bit dot products.
     "cpu": EnergyModel(

@@ -226,3 +226,20 @@ def write_left_out(calibration: Calibration, path: Path) -> None:
 
 def _cell(value: float) -> str:
     return "" if not np.isfinite(value) else f"{value:.5f}"
+
+
+def save(calibration: Calibration, folder: Path) -> tuple[Path, ...]:
+    """The profiles and left-out errors of a refit as files in `folder`, made from the packaged profiles."""
+    from importlib.resources import as_file, files
+    from shutil import copyfile
+
+    folder.mkdir(exist_ok=True)
+    with as_file(files("orchard.cost").joinpath("profiles")) as source:
+        for name in profile_names():
+            target = folder / f"{name}.yaml"
+            if target.resolve() != (source / target.name).resolve():
+                copyfile(source / target.name, target)
+    written = write_profiles(calibration, folder)
+    errors = folder / "llm_left_out.csv"
+    write_left_out(calibration, errors)
+    return (*written, errors)
