@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from orchard.cost.profile import Profile, load_profile, profile_names
 from orchard.studies.errors import StudyError
 from orchard.units import did_you_mean
@@ -32,12 +34,14 @@ def runtime_names() -> tuple[str, ...]:
 def choose_profile(runtime: str | None, engine: str, weights: str | None = None) -> Profile:
     """The profile for a request.
 
-    `runtime` may carry a build date: `llama.cpp@2023-11`; without one the newest profile answers. None picks by engine and
+    `runtime` may carry a build: a date (`llama.cpp@2023-11`) or a llama.cpp build number (`llama.cpp@b4465`); without one
+    the newest profile answers. None picks by engine and
     weight format: Core ML for the ANE, MLX for MLX formats, llama.cpp otherwise. Raises StudyError for names not known and
     for an engine that the runtime does not use.
     """
     engine = engine_name(engine)
-    name, _, build = (runtime or _default_runtime(engine, weights)).lower().partition("@")
+    name, _, text = (runtime or _default_runtime(engine, weights)).lower().partition("@")
+    build = build_date(text) if text else ""
     profiles = [load_profile(n) for n in profile_names() if not n.startswith("_")]
     mine = [p for p in profiles if name == p.runtime or name in p.aliases]
     if not mine:
@@ -58,6 +62,24 @@ def _default_runtime(engine: str, weights: str | None) -> str:
     text = (weights or "").lower()
     is_mlx = engine in ("auto", "gpu") and ("mlx" in text or text.startswith(("int4-g", "int8-g", "int6-g", "int3-g")))
     return "mlx" if is_mlx else "llama.cpp"
+
+
+BUILD_DATES = ((1, "2023-06"), (1500, "2023-11"), (4200, "2024-11-26"), (6400, "2025-09"))
+"""llama.cpp build numbers and when they appeared; a number in between gets the earlier date."""
+
+
+def build_date(text: str) -> str:
+    """The date in a build text: `2023`, `2023-11`, `2024-11-29`, or a llama.cpp build number `b4465`.
+
+    Raises StudyError for a text with neither.
+    """
+    date = re.search(r"20\d\d(?:-\d\d){0,2}", text)
+    if date:
+        return date.group(0)
+    number = re.fullmatch(r"b?(\d{1,6})", text.strip())
+    if number is None:
+        raise StudyError(f"build {text!r}: expected a date such as 2023-11 or a build number such as b4465")
+    return max(when for first, when in BUILD_DATES if int(number.group(1)) >= first or first == 1)
 
 
 def _by_build(profiles: list[Profile], build: str) -> Profile:
