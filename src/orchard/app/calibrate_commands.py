@@ -19,7 +19,7 @@ def calibrate_command(
     json: AsJson = False,
 ) -> None:
     """Fit every runtime profile to the packaged measurements, with uncertainty and left-out errors (about 2 minutes)."""
-    from orchard.app.cli import note, print_json, show
+    from orchard.app.output import note, print_json, print_text
     from orchard.report.calibration import calibration_record, render_calibration
     from orchard.studies.calibrate import calibrate, save
     from orchard.studies.errors import StudyError
@@ -36,7 +36,7 @@ def calibrate_command(
     if json:
         print_json(calibration_record(result))
     else:
-        show(render_calibration(result))
+        print_text(render_calibration(result))
 
 
 def register(app: typer.Typer) -> None:

@@ -262,7 +262,13 @@ def _plain(value: float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else f"{value:.6g}"
 
 
-OPTIONAL = ("orchard.app.validate_command", "orchard.app.map_commands", "orchard.app.inspect_command")
+OPTIONAL = (
+    "orchard.app.validate_command",
+    "orchard.app.calibrate_commands",
+    "orchard.app.map_commands",
+    "orchard.app.inspect_command",
+    "orchard.app.lint_commands",
+)
 """Commands with a module of their own: each has `register(app)`."""
 
 
