@@ -75,9 +75,11 @@ def cause_legend(shares: Mapping[str, float]) -> Text:
     return text
 
 
-def table(headers: Sequence[str], rows: Iterable[Sequence[str | Text]], *, left: Sequence[int] = (0,)) -> Table:
+def table(
+    headers: Sequence[str], rows: Iterable[Sequence[str | Text]], *, left: Sequence[int] = (0,), gap: int = 2
+) -> Table:
     """A borderless table: columns `left` are left-aligned text that may fold (never the first), the others numbers."""
-    made = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim", collapse_padding=True)
+    made = Table(box=None, padding=(0, gap, 0, 0), pad_edge=False, header_style="dim", collapse_padding=True)
     for position, header in enumerate(headers):
         is_text = position in left
         made.add_column(

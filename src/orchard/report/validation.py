@@ -63,7 +63,7 @@ class Report(Protocol):
     def notes(self) -> Sequence[str]: ...
 
 
-HEADERS = ["stratum", "rows", "median", "90 %", "rank", "in 80 %", "bias", "roofline", "public"]
+HEADERS = ["stratum", "rows", "median", "90 %", "rank", "in 80", "bias", "roofline", "public"]
 
 
 def render_validation(report: Report) -> RenderableType:
@@ -71,15 +71,15 @@ def render_validation(report: Report) -> RenderableType:
     parts: list[RenderableType | None] = [Text(f"suite {report.suite}: {len(report.points)} rows scored", style="bold")]
     for part in dict.fromkeys(s.part for s in report.strata):
         rows = [_row(s) for s in report.strata if s.part == part]
-        parts += [Text(), heading(part), table(HEADERS, rows)]
+        parts += [Text(), heading(f"{part}, errors in %"), table(HEADERS, rows, gap=1)]
     if report.left_out:
         parts += [Text(), heading("not scored")]
         parts += [Text(f"  {left.rows:>4}  {left.reason}") for left in report.left_out]
     parts += [Text(), *(Text(note, style="dim") for note in report.notes)]
     parts.append(
         Text(
-            "median, 90 %: quantiles of the absolute relative error; rank: Spearman's correlation; in 80 %: share of rows "
-            "inside the interval; bias: median signed error; roofline, public: median error of a naive roofline and of "
+            "median, 90 %: quantiles of the absolute relative error; rank: Spearman's correlation; in 80: share of rows "
+            "inside the 80 % interval; bias: median signed error; roofline, public: median error of a naive roofline and of "
             "the best public predictor on the same rows; a figure above its target is red",
             style="dim",
         )
@@ -112,17 +112,21 @@ def _row(s: Stratum) -> list[str | Text]:
         _against(s.median_error, getattr(s, "target_median", None)),
         _against(s.p90_error, getattr(s, "target_p90", None)),
         "-" if _unknown(s.rank_correlation) else f"{s.rank_correlation:.3f}",
-        _share(s.coverage80),
-        "-" if _unknown(s.bias) else f"{s.bias * 100:+.1f} %",
-        Text(_share(s.naive_median), style="dim"),
-        Text(_share(s.public_median), style="dim"),
+        _plain_share(s.coverage80),
+        "-" if _unknown(s.bias) else f"{s.bias * 100:+.1f}",
+        Text(_plain_share(s.naive_median), style="dim"),
+        Text(_plain_share(s.public_median), style="dim"),
     ]
 
 
 def _against(value: float, target: float | None) -> Text:
     if target is None:
-        return Text(_share(value))
-    return Text(_share(value), style="green" if value <= target else "red")
+        return Text(_plain_share(value))
+    return Text(_plain_share(value), style="green" if value <= target else "red")
+
+
+def _plain_share(value: float | None) -> str:
+    return _share(value).removesuffix(" %")
 
 
 def _share(value: float | None) -> str:
