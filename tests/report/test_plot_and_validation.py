@@ -5,64 +5,45 @@ from __future__ import annotations
 import io
 import math
 import xml.etree.ElementTree as ElementTree
-from dataclasses import dataclass
 from typing import Any
 
 from orchard.report.layout import bar, make_console, number, percent, span
 from orchard.report.plot import scatter_svg
 from orchard.report.schemas import Validation
 from orchard.report.validation import markdown_table, render_validation, validation_record
+from orchard.studies.validate import LeftOut, Point, StratumResult, ValidationReport
 
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-@dataclass(frozen=True)
-class Stratum:
-    name: str = "dense GPU, decode"
-    part: str = "left-out chip"
-    rows: int = 40
-    median_error: float = 0.051
-    p90_error: float = 0.18
-    rank_correlation: float | None = 0.991
-    coverage80: float = 0.78
-    naive_median: float = 0.47
-    public_median: float | None = 0.09
-    bias: float = -0.012
-    target_median: float | None = 0.06
-    target_p90: float | None = 0.15
+def stratum(**changed: Any) -> StratumResult:
+    figures = {
+        "name": "dense GPU, decode", "part": "left-out chip", "rows": 40, "median_error": 0.051, "p90_error": 0.18,
+        "rank_correlation": 0.991, "coverage80": 0.78, "naive_median": 0.47, "public_median": 0.09, "bias": -0.012,
+        "target_median": 0.06, "target_p90": 0.15,
+    }  # fmt: skip
+    return StratumResult(**{**figures, **changed})
 
 
-@dataclass(frozen=True)
-class Point:
-    id: str
-    measured_s: float
-    predicted_s: float
-    runtime: str = "llama.cpp"
-    engine: str = "gpu"
-    stratum: str = "dense GPU, decode"
-    chip: str = "m1"
-    model: str = "a <model> & more"
-    phase: str = "decode"
-    low_s: float = 0.01
-    high_s: float = 0.02
-    trust: str = "A"
-
-
-@dataclass(frozen=True)
-class LeftOut:
-    reason: str
-    rows: int
-
-
-@dataclass(frozen=True)
-class Report:
-    suite: str = "llm"
-    strata: tuple[Stratum, ...] = (Stratum(), Stratum(part="fit", rank_correlation=None, public_median=None))
-    points: tuple[Point, ...] = (
-        Point("a", 0.01, 0.011), Point("b", 0.1, 0.2), Point("c", 1.0, 0.9, runtime="mlx"), Point("d", 1.0, math.nan),
+def point(name: str, measured_s: float, predicted_s: float, runtime: str = "llama.cpp") -> Point:
+    return Point(
+        id=name, measured_s=measured_s, predicted_s=predicted_s, runtime=runtime, engine="gpu", stratum="dense GPU, decode",
+        chip="m1", model="a <model> & more", phase="decode", low_s=0.01, high_s=0.02, trust="A",
     )  # fmt: skip
-    left_out: tuple[LeftOut, ...] = (LeftOut("chip not named", 3),)
-    notes: tuple[str, ...] = ("0 measured rows beat the bound",)
+
+
+REPORT = ValidationReport(
+    suite="llm",
+    strata=(
+        stratum(), stratum(name="llama.cpp gpu, trust A", target_median=None, target_p90=None),
+        stratum(part="fit", rank_correlation=None, public_median=None),
+    ),
+    points=(
+        point("a", 0.01, 0.011), point("b", 0.1, 0.2), point("c", 1.0, 0.9, runtime="mlx"), point("d", 1.0, math.nan),
+    ),
+    left_out=(LeftOut(reason="chip not named", rows=3),),
+    notes=("0 measured rows beat the bound",),
+)  # fmt: skip
 
 
 def text_of(content: Any, width: int = 80) -> str:
@@ -72,7 +53,7 @@ def text_of(content: Any, width: int = 80) -> str:
 
 
 def test_the_table_shows_every_figure_in_80_columns() -> None:
-    text = text_of(render_validation(Report()))
+    text = text_of(render_validation(REPORT))
     for part in ("left-out chip", "fit", "5.1", "18.0", "0.991", "78.0", "-1.2", "47.0", "9.0", "chip not named"):
         assert part in text, part
     assert "…" not in text
@@ -80,13 +61,13 @@ def test_the_table_shows_every_figure_in_80_columns() -> None:
 
 
 def test_json_satisfies_the_schema_and_has_no_nan() -> None:
-    record = validation_record(Report())
+    record = validation_record(REPORT)
     assert record["points"][3]["predicted_s"] is None
     Validation.model_validate(record)
 
 
 def test_markdown_lists_one_part() -> None:
-    assert markdown_table(Report()).splitlines() == [
+    assert markdown_table(REPORT).splitlines() == [
         "| stratum | rows | median error | 90 % of rows below | in the 80 % interval | naive roofline |",
         "| --- | ---: | ---: | ---: | ---: | ---: |",
         "| dense GPU, decode | 40 | 5.1 % | 18.0 % | 78.0 % | 47.0 % |",
@@ -94,7 +75,7 @@ def test_markdown_lists_one_part() -> None:
 
 
 def test_the_drawing_is_well_formed_and_described() -> None:
-    root = ElementTree.fromstring(scatter_svg(Report().points, title="A & B"))
+    root = ElementTree.fromstring(scatter_svg(REPORT.points, title="A & B"))
     assert root.get("role") == "img"
     assert root.findtext(f"{SVG}title") == "A & B"
     about = root.findtext(f"{SVG}desc") or ""
@@ -106,7 +87,7 @@ def test_the_drawing_is_well_formed_and_described() -> None:
 
 
 def test_equal_predictions_lie_on_the_diagonal() -> None:
-    points = (Point("a", 0.003, 0.003), Point("b", 2.0, 2.0))
+    points = (point("a", 0.003, 0.003), point("b", 2.0, 2.0))
     root = ElementTree.fromstring(scatter_svg(points, title="t"))
     line = root.find(f"{SVG}line")
     assert line is not None
@@ -122,7 +103,7 @@ def test_no_points_still_draw_a_frame() -> None:
 
 
 def test_the_same_points_give_the_same_bytes() -> None:
-    assert scatter_svg(Report().points, title="t") == scatter_svg(tuple(reversed(Report().points)), title="t")
+    assert scatter_svg(REPORT.points, title="t") == scatter_svg(tuple(reversed(REPORT.points)), title="t")
 
 
 def test_bars_fill_their_width() -> None:

@@ -22,6 +22,7 @@ COMMANDS = {
     "chips show, unknown figures": ("chips", "show", "m6"),
     "models": ("models",),
     "complexity": ("complexity", "qwen3-30b-a3b"),
+    "validate": ("validate", "--suite", "llm"),
     "complexity on a chip": ("complexity", "qwen3-4b", "--chip", "m4max"),
 }
 

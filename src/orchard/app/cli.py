@@ -109,6 +109,8 @@ def predict(
         from orchard.report.prediction import render_prediction
 
         show(render_prediction(prediction, remedy, breakdown=breakdown))
+    if prediction.model.others and not json:
+        note(f"{model} also names {', '.join(prediction.model.others)}; give the full name to choose")
     warn([w for w in prediction.warnings if json or not w.startswith("does not fit")])
     if broken:
         for condition in broken:

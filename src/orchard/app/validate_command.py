@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,7 +25,9 @@ def validate(
     json: AsJson = False,
 ) -> None:
     """Predicted against measured: the error table."""
-    report = import_module("orchard.studies.validate").validate(suite, rows_file=rows, refit=refit)
+    from orchard.studies.validate import validate as run_validation
+
+    report = run_validation(suite, rows_file=rows, refit=refit)
     if plot is not None:
         write_plot(report, plot)
     if json:
@@ -60,5 +60,4 @@ def write_plot(report: Any, path: Path) -> None:
 
 
 def register(app: typer.Typer) -> None:
-    if find_spec("orchard.studies.validate") is not None:
-        app.command("validate")(validate)
+    app.command("validate")(validate)

@@ -108,7 +108,7 @@ def heading(text: str) -> Text:
 
 
 def indented(content: RenderableType, by: int = 2) -> Padding:
-    return Padding(content, (0, 0, 0, by))
+    return Padding(content, (0, 0, 0, by), expand=False)
 
 
 def stacked(*parts: RenderableType | None) -> Group:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from html import escape
-from typing import Protocol
 
+from orchard.studies.validate import Point
 from orchard.units import format_seconds
 
 WIDTH, HEIGHT = 860, 680
@@ -15,27 +15,6 @@ BAND = 0.15
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f")
 """Okabe and Ito's palette: told apart with the common colour-vision deficiencies. Marks differ too."""
 MARKS = ("circle", "square", "triangle", "diamond")
-
-
-class Point(Protocol):
-    """One measured row; times in seconds."""
-
-    @property
-    def id(self) -> str: ...
-    @property
-    def chip(self) -> str: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def runtime(self) -> str: ...
-    @property
-    def engine(self) -> str: ...
-    @property
-    def phase(self) -> str: ...
-    @property
-    def measured_s(self) -> float: ...
-    @property
-    def predicted_s(self) -> float: ...
 
 
 def scatter_svg(points: Sequence[Point], *, title: str) -> str:

@@ -313,6 +313,20 @@ class Validation(_Versioned):
     notes: list[str]
 
 
+class FittedParameter(_Record):
+    value: float
+    sigma: float | None = None
+    weak: bool | None = None
+
+
+class Calibration(_Versioned):
+    """orchard calibrate."""
+
+    schema_name: Literal["orchard.calibration/1"] = Field(alias="schema")
+    rows: int
+    profiles: dict[str, dict[str, FittedParameter]]
+
+
 SCHEMAS: dict[str, type[_Versioned]] = {
     "orchard.prediction/1": Prediction,
     "orchard.comparison/1": Comparison,
@@ -321,4 +335,5 @@ SCHEMAS: dict[str, type[_Versioned]] = {
     "orchard.models/1": Models,
     "orchard.complexity/1": Complexity,
     "orchard.validation/1": Validation,
+    "orchard.calibration/1": Calibration,
 }

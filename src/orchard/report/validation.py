@@ -3,74 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, is_dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import RenderableType
 from rich.text import Text
 
 from orchard.report.layout import heading, stacked, table
+from orchard.studies.validate import StratumResult, ValidationReport
 
 SCHEMA = "orchard.validation/1"
 PLOTTED = "left-out chip"
 
 
-class Stratum(Protocol):
-    """Errors are |predicted / measured - 1|; None where there are too few rows to say."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def part(self) -> str: ...
-    @property
-    def rows(self) -> int: ...
-    @property
-    def median_error(self) -> float: ...
-    @property
-    def p90_error(self) -> float: ...
-    @property
-    def rank_correlation(self) -> float | None: ...
-    @property
-    def coverage80(self) -> float: ...
-    @property
-    def naive_median(self) -> float: ...
-    @property
-    def public_median(self) -> float | None: ...
-    @property
-    def bias(self) -> float: ...
-
-
-class Left(Protocol):
-    @property
-    def reason(self) -> str: ...
-    @property
-    def rows(self) -> int: ...
-
-
-class Report(Protocol):
-    """What this module reads of a `ValidationReport`."""
-
-    @property
-    def suite(self) -> str: ...
-    @property
-    def strata(self) -> Sequence[Stratum]: ...
-    @property
-    def points(self) -> Sequence[Any]: ...
-    @property
-    def left_out(self) -> Sequence[Left]: ...
-    @property
-    def notes(self) -> Sequence[str]: ...
-
-
 HEADERS = ["stratum", "rows", "median", "90 %", "rank", "in 80", "bias", "roofline", "public"]
 
 
-def render_validation(report: Report) -> RenderableType:
+def render_validation(report: ValidationReport) -> RenderableType:
     """One table per part: fit, left-out chip, left-out family."""
     parts: list[RenderableType | None] = [Text(f"suite {report.suite}: {len(report.points)} rows scored", style="bold")]
     for part in dict.fromkeys(s.part for s in report.strata):
-        rows = [_row(s) for s in report.strata if s.part == part]
+        mine = [s for s in report.strata if s.part == part]
+        headline = [_row(s) for s in mine if s.target_median is not None]
+        others = [_row(s) for s in mine if s.target_median is None]
+        rows = [*headline, *([[""] * len(HEADERS)] if headline and others else []), *others]
         parts += [Text(), heading(f"{part}, errors in %"), table(HEADERS, rows, gap=1)]
     if report.left_out:
         parts += [Text(), heading("not scored")]
@@ -87,12 +43,12 @@ def render_validation(report: Report) -> RenderableType:
     return stacked(*parts)
 
 
-def markdown_table(report: Report, part: str = PLOTTED) -> str:
-    """The same figures as a Markdown table, for the README."""
+def markdown_table(report: ValidationReport, part: str = PLOTTED) -> str:
+    """The headline figures of one part as a Markdown table, for the README."""
     names = ["stratum", "rows", "median error", "90 % of rows below", "in the 80 % interval", "naive roofline"]
     lines = [" | ".join(names), " | ".join(["---", *["---:"] * (len(names) - 1)])]
     for s in report.strata:
-        if s.part == part:
+        if s.part == part and s.target_median is not None:
             cells = [
                 s.name,
                 str(s.rows),
@@ -105,12 +61,12 @@ def markdown_table(report: Report, part: str = PLOTTED) -> str:
     return "\n".join(f"| {line} |" for line in lines)
 
 
-def _row(s: Stratum) -> list[str | Text]:
+def _row(s: StratumResult) -> list[str | Text]:
     return [
         s.name,
         str(s.rows),
-        _against(s.median_error, getattr(s, "target_median", None)),
-        _against(s.p90_error, getattr(s, "target_p90", None)),
+        _against(s.median_error, s.target_median),
+        _against(s.p90_error, s.target_p90),
         "-" if _unknown(s.rank_correlation) else f"{s.rank_correlation:.3f}",
         _plain_share(s.coverage80),
         "-" if _unknown(s.bias) else f"{s.bias * 100:+.1f}",
@@ -137,7 +93,7 @@ def _unknown(value: float | None) -> bool:
     return value is None or not math.isfinite(value)
 
 
-def validation_record(report: Report) -> dict[str, Any]:
+def validation_record(report: ValidationReport) -> dict[str, Any]:
     """`orchard.validation/1`; what is not a finite number becomes null."""
     return {
         "schema": SCHEMA,
