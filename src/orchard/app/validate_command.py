@@ -25,6 +25,8 @@ def validate(
     json: AsJson = False,
 ) -> None:
     """Predicted against measured: the error table."""
+    if plot is not None and not plot.absolute().parent.is_dir():
+        raise OrchardError(f"--plot {str(plot)[:100]!r}: the folder {str(plot.parent)[:100]!r} does not exist")
     from orchard.studies.validate import validate as run_validation
 
     report = run_validation(suite, rows_file=rows, refit=refit)

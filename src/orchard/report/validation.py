@@ -26,7 +26,8 @@ def render_validation(report: ValidationReport) -> RenderableType:
         mine = [s for s in report.strata if s.part == part]
         headline = [_row(s) for s in mine if s.target_median is not None]
         others = [_row(s) for s in mine if s.target_median is None]
-        rows = [*headline, *([[""] * len(HEADERS)] if headline and others else []), *others]
+        gap: list[list[str | Text]] = [["" for _ in HEADERS]] if headline and others else []
+        rows = [*headline, *gap, *others]
         parts += [Text(), heading(f"{part}, errors in %"), table(HEADERS, rows, gap=1)]
     if report.left_out:
         parts += [Text(), heading("not scored")]
