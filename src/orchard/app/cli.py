@@ -40,7 +40,7 @@ from orchard.app.output import note, print_json, print_text, show, warn
 app = typer.Typer(
     name="orchard",
     help="Predict how a machine-learning workload runs on a SoC: time, energy, memory, and what bounds them.",
-    no_args_is_help=True,
+    no_args_is_help=False,  # `root` prints it, as an answer
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
