@@ -28,7 +28,7 @@ def table(report: ValidationReport) -> str:
             f"| {percent(chip.naive_median, 0)} |"
         )
     lines.append("")
-    lines.append("Errors are |predicted / measured - 1| of times, median / 90th percentile; the naive roofline column is a median.")
+    lines.append("Errors are |predicted / measured - 1| of times, median / 90th percentile; the roofline column is a median.")
     return "\n".join(lines)
 
 

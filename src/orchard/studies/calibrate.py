@@ -149,7 +149,8 @@ def interval_errors(calibration: Calibration) -> dict[str, dict[str, ErrorModel]
     """Per profile and stratum the interval of ln(measured / predicted), from the larger of the two left-out errors of a row.
 
     Profiles of one runtime and engine share their rows: what is asked of the newest build is the accuracy of the runtime.
-    A stratum with fewer than `LEAST_ROWS` rows borrows the rows of its phase, then of the whole runtime and engine.
+    A stratum with fewer than `LEAST_ROWS` rows borrows the rows of its phase, then of the whole runtime and engine, and is
+    widened to hold its own few.
     """
     worst = np.where(
         np.abs(calibration.by_generation) >= np.abs(calibration.by_family),
@@ -179,13 +180,16 @@ LEAST_ROWS = 8
 
 def _error_model(stratum: str, pool: Mapping[str, list[float]], everything: list[float]) -> ErrorModel:
     own = pool.get(stratum, [])
-    if len(own) < LEAST_ROWS:
+    lent = own
+    if len(lent) < LEAST_ROWS:
         phase = stratum.partition("-")[0]
-        own = [e for name, errors in pool.items() if name.partition("-")[0] == phase for e in errors]
-    if len(own) < LEAST_ROWS:
-        own = everything
-    low, high = conformal(own)
-    return ErrorModel(low=min(low, -0.02), high=max(high, 0.02), rows=len(own))
+        lent = [e for name, errors in pool.items() if name.partition("-")[0] == phase for e in errors]
+    if len(lent) < LEAST_ROWS:
+        lent = everything
+    low, high = conformal(lent)
+    if len(own) < LEAST_ROWS:  # too few for their own quantiles, but what they showed must lie inside
+        low, high = min([low, *(-e for e in own)]), max([high, *(-e for e in own)])
+    return ErrorModel(low=min(low, -0.02), high=max(high, 0.02), rows=len(lent))
 
 
 def write_profiles(calibration: Calibration, folder: Path) -> tuple[Path, ...]:
