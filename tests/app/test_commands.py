@@ -106,3 +106,13 @@ def test_validate_refuses(run, tmp_path: Path) -> None:
     assert run("validate", "--suite", "lmm").code == 2
     assert run("validate", "--rows", str(tmp_path / "none.csv")).code == 2
     assert run("validate", "--plot", str(tmp_path / "no" / "such.svg")).code == 2
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_a_comparison_of_everything_fits_the_terminal(run, monkeypatch: pytest.MonkeyPatch, columns: str) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    arguments = ("--chip", "m1max,m4max", "--engine", "gpu,cpu", "--runtime", "llama.cpp,mlx", "--weights", "q4_0,q8_0")
+    out = run("compare", "llama-3.1-8b", "deepseek-r1-distill-llama-70b", *arguments).out
+    assert "…" not in out
+    assert max(map(len, out.splitlines())) <= int(columns)
+    assert "deepseek-r1-distill-llama-70b" in out

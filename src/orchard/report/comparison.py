@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from rich.console import RenderableType
+import itertools
+
+from rich.console import Group, RenderableType
 from rich.text import Text
 
-from orchard.report.layout import number, percent, stacked, table
+from orchard.report.layout import FirstThatFits, heading, number, percent, stacked, table
 from orchard.studies.compare import Comparison, Row
 from orchard.units import format_joules
 
@@ -13,18 +15,16 @@ _SHORT = {"prefill": "prefill", "decode": "decode", "inference": "runs"}
 
 
 def render_comparison(c: Comparison) -> RenderableType:
-    """One line per combination: what differs, tokens/s of each phase with the ratio to the first row, energy, memory."""
+    """One line per combination: what differs, tokens/s of each phase with the ratio to the first row, energy, memory.
+
+    Where the terminal is too narrow for every label, the slowest-changing ones become headings over groups of lines.
+    """
     labels = list(c.varied) or ["chip"]
-    headers = list(labels)
-    for phase in c.phases:
-        headers += [f"{_SHORT.get(phase, phase)}/s", "x"]
-    headers += ["energy", "memory"]
-    last = c.phases[-1]
-    rows = [_line(c, index, row, labels, last) for index, row in enumerate(c.rows)]
     reference = c.rows[c.reference].prediction
     assert reference is not None
     fixed = [f"{axis} {value}" for axis, value in _chosen(c.rows[c.reference]).items() if axis not in labels]
     about = Text(" · ".join([*fixed, f"batch {reference.request.batch}"]), style="dim")
+    last = c.phases[-1]
     unit = "J/token" if last == "decode" else "J"
     legend = (
         f"* best that fits; x: ratio to the first row; energy in {unit} of {last}; "
@@ -35,10 +35,27 @@ def render_comparison(c: Comparison) -> RenderableType:
         for row in c.rows
         if row.refusal is not None
     ]
-    made = table(headers, rows, left=tuple(range(len(labels))))
-    for column in made.columns:
-        column.no_wrap = True
-    return stacked(about, made, Text(), *refused, Text(legend, style="dim"))
+    tables = FirstThatFits([_table(c, labels[:cut], labels[cut:]) for cut in range(len(labels))])
+    return stacked(about, tables, Text(), *refused, Text(legend, style="dim"))
+
+
+def _table(c: Comparison, grouped: list[str], labels: list[str]) -> RenderableType:
+    """Lines under a heading for each value of the `grouped` labels."""
+    headers = list(labels)
+    for phase in c.phases:
+        headers += [f"{_SHORT.get(phase, phase)}/s", "x"]
+    headers += ["energy", "memory"]
+    lines = [_line(c, index, row, labels, c.phases[-1]) for index, row in enumerate(c.rows)]
+    widths = [max(len(str(cell)) for cell in column) for column in zip(headers, *lines)]
+    parts: list[RenderableType] = []
+    groups = itertools.groupby(zip(c.rows, lines), key=lambda pair: _names(pair[0], grouped))
+    for names, members in groups:
+        made = table(headers, [line for _, line in members], left=tuple(range(len(labels))))
+        for column, width in zip(made.columns, widths):
+            column.no_wrap, column.min_width = True, width
+        made.show_header = not parts
+        parts += [made] if not grouped else [heading(" ".join(names)), made]
+    return Group(*parts)
 
 
 def _chosen(row: Row) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import IO
 
 from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
+from rich.measure import Measurement
 from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
@@ -101,6 +102,21 @@ class ByWidth:
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         yield self.wide if options.max_width >= self.columns else self.narrow
+
+
+class FirstThatFits:
+    """The first of `variants` whose full width fits the terminal, else the last."""
+
+    def __init__(self, variants: Sequence[RenderableType]) -> None:
+        self.variants = variants
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for variant in self.variants[:-1]:
+            unlimited = options.update(max_width=10_000)
+            if Measurement.get(console, unlimited, variant).maximum <= options.max_width:
+                yield variant
+                return
+        yield self.variants[-1]
 
 
 def heading(text: str) -> Text:
