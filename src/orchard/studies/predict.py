@@ -15,17 +15,21 @@ from orchard.cost.lower import KernelTable, Lowering, layer_group, lower
 from orchard.cost.profile import ErrorModel, Profile
 from orchard.hw import HardwareArrays, SoC, load_chip
 from orchard.ir import Graph
+from orchard.studies.errors import StudyError
 from orchard.studies.memory import Memory, memory_need
 from orchard.studies.phases import decode_calls, encoder_calls, prefill_calls
 from orchard.studies.request import Request
-from orchard.studies.runtimes import choose_profile
-from orchard.workloads import Model, load_model
+from orchard.studies.runtimes import choose_profile, network_runtime
+from orchard.studies.sources import ImportedModel, bind_symbols, open_model
+from orchard.workloads import Model
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 SCHEMA = "orchard.prediction/1"
+AS_STORED = "as stored"
+"""Weights of a model file that keep the formats the file holds."""
 DEFAULT_ERROR = ErrorModel(low=math.log(0.6), high=math.log(1.6))
 """Interval of a stratum without left-out measurements: a judgement, and the prediction says so in a warning."""
 
@@ -90,7 +94,7 @@ class Prediction:
     """The answer to a request. `to_dict` gives the JSON contract `orchard.prediction/1`."""
 
     request: Request
-    model: Model
+    model: Model | ImportedModel
     weight_bytes: int
     soc: SoC
     profile: Profile
@@ -134,7 +138,7 @@ class Prediction:
 class Plan:
     """Everything about a request that does not depend on hardware numbers."""
 
-    model: Model
+    model: Model | ImportedModel
     graph: Graph
     table: KernelTable
     profile: Profile
@@ -159,12 +163,17 @@ def predict(
     depth: int = 0,
     threads: int | None = None,
     fidelity: str = "estimate",
+    inputs: Sequence[str] | Mapping[str, Sequence[int | str]] = (),
     overrides: Sequence[str] | Mapping[str, object] = (),
 ) -> Prediction:
     """Predict one model on one chip. Fields as in `Request`; raises an OrchardError for what the user must correct."""
     texts = [f"{k}={v}" for k, v in overrides.items()] if isinstance(overrides, Mapping) else list(overrides)
+    shapes = (
+        [f"{k}={'x'.join(str(x) for x in v)}" for k, v in inputs.items()] if isinstance(inputs, Mapping) else inputs
+    )
     request = Request(
-        model=model, chip=chip, runtime=runtime, engine=engine, weights=weights, activations=activations, kv=kv,
+        inputs=tuple(shapes), model=model, chip=chip, runtime=runtime, engine=engine, weights=weights,
+        activations=activations, kv=kv,
         batch=batch, prompt=prompt, generate=generate, depth=depth, threads=threads, fidelity=fidelity,
         overrides=tuple(texts),
     )  # fmt: skip
@@ -173,6 +182,8 @@ def predict(
 
 def answer(request: Request) -> Prediction:
     """The prediction of a request."""
+    if request.fidelity == "simulation":
+        raise StudyError("fidelity simulation: there is no simulator in this version; ask for estimate or bound")
     soc = _chip(request.chip, request.overrides)
     plan = make_plan(request)
     hw = HardwareArrays.of(soc)
@@ -206,13 +217,17 @@ def predict_variants(request: Request, variants: Mapping[str, NDArray[np.float64
 def make_plan(request: Request) -> Plan:
     """Model, kernels and calls of a request."""
     weights = request.weights
-    loaded = load_model(request.model)
-    profile = choose_profile(request.runtime, request.engine, weights or loaded.default_weights)
+    loaded = open_model(request)
+    runtime = request.runtime
+    if runtime is None and loaded.family == "imported":
+        runtime = network_runtime(request.engine)
+    profile = choose_profile(runtime, request.engine, weights or loaded.default_weights)
     return _plan(loaded, profile, weights, request)
 
 
-def _plan(model: Model, profile: Profile, weights: str | None, request: Request) -> Plan:
-    chosen = weights or model.default_weights or "f16"
+def _plan(model: Model | ImportedModel, profile: Profile, weights: str | None, request: Request) -> Plan:
+    as_stored = weights is None and isinstance(model, ImportedModel)
+    chosen = None if as_stored else weights or model.default_weights or "f16"
     skip = bool(profile.rules.get("skip_shared_prefill", False))
     if request.threads:
         profile = _with_threads(profile, request.threads)
@@ -220,9 +235,12 @@ def _plan(model: Model, profile: Profile, weights: str | None, request: Request)
     table = _table(graph, profile.lowering)
     if model.family != "decoder":
         tokens = request.prompt if "T" in graph.symbols else None
-        calls = encoder_calls(batch=request.batch, tokens=tokens, symbols=graph.symbols)
+        if isinstance(model, ImportedModel):
+            calls = [Call(bind_symbols(graph, request))]
+        else:
+            calls = encoder_calls(batch=request.batch, tokens=tokens, symbols=graph.symbols)
         return Plan(
-            model=model, graph=graph, table=table, profile=profile, weights=chosen,
+            model=model, graph=graph, table=table, profile=profile, weights=chosen or AS_STORED,
             phases={"inference": tuple(calls)}, tokens={"inference": tokens or 1}, strata={"inference": "inference"},
         )  # fmt: skip
     phases: dict[str, tuple[Call, ...]] = {}
@@ -238,7 +256,7 @@ def _plan(model: Model, profile: Profile, weights: str | None, request: Request)
     is_moe = any(k.kind == "expert" for k in table.kernels)
     strata = {phase: stratum(phase, is_moe=is_moe, batch=request.batch, depth=request.depth) for phase in phases}
     return Plan(
-        model=model, graph=graph, table=table, profile=profile, weights=chosen, phases=phases,
+        model=model, graph=graph, table=table, profile=profile, weights=chosen or AS_STORED, phases=phases,
         tokens={"prefill": request.prompt, "decode": request.generate}, strata=strata,
     )  # fmt: skip
 

@@ -23,6 +23,7 @@ class Request:
     kv, activations   number formats of the cache and of activations
     batch      sequences at once; prompt, generate: tokens per sequence; depth: tokens cached before the prompt
     threads    CPU threads; None lets the runtime choose
+    inputs     shapes of a model file's inputs (`image=1x3x224x224`)
     """
 
     model: str
@@ -39,6 +40,7 @@ class Request:
     threads: int | None = None
     fidelity: str = "estimate"
     overrides: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, (least, most) in LIMITS.items():

@@ -56,6 +56,13 @@ def choose_profile(runtime: str | None, engine: str, weights: str | None = None)
     raise StudyError(f"runtime {mine[0].runtime} has no profile for engine {engine!r}, only for {engines}")
 
 
+def network_runtime(engine: str) -> str:
+    """The runtime for an imported network when none is asked for: Core ML where it has a profile for the engine, else MLX."""
+    wanted = engine_name(engine)
+    served = {p.engine for p in map(load_profile, profile_names()) if p.runtime == "coreml"}
+    return "coreml" if wanted == "auto" or wanted in served else "mlx"
+
+
 def _default_runtime(engine: str, weights: str | None) -> str:
     if engine == "ane":
         return "coreml"

@@ -1,0 +1,138 @@
+"""Open whatever a user calls a model: a built-in name, a configuration, a model file, or `package.module:function`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from orchard.ir import Graph
+from orchard.studies.errors import StudyError
+from orchard.studies.request import Request
+from orchard.workloads import Model, apply_weights, load_model, weight_bytes
+
+DECODER_SYMBOLS = frozenset({"B", "T", "S"})
+LONGEST_NAME = 255
+"""Longer texts are no file names; file systems refuse them."""
+BATCH_NAMES = re.compile(r"(?:b|n|batch.*)\Z", re.I)
+TOKEN_NAMES = re.compile(r"(?:t|s|seq.*|tokens?|len.*|.*seq.*len.*|sequence.*)\Z", re.I)
+
+
+@dataclass(frozen=True, eq=False)
+class ImportedModel:
+    """A model file as a model: its graph is what the file holds, weights in the formats it stores.
+
+    family: `decoder` where the importer rebuilt a language model with symbols B, T and S (GGUF), else `imported`.
+    """
+
+    name: str
+    source: str
+    base: Graph
+    warnings: tuple[str, ...] = ()
+    default_weights: str | None = None
+    others: tuple[str, ...] = ()
+    _graphs: dict[str, Graph] = field(default_factory=dict, repr=False)
+
+    @property
+    def family(self) -> str:
+        return "decoder" if set(self.base.symbols) >= DECODER_SYMBOLS else "imported"
+
+    @property
+    def params(self) -> int:
+        """All weight elements of the file."""
+        return self.base.parameters
+
+    def weight_bytes(self, scheme: str | None = None) -> int:
+        """Bytes of all weights, as stored or in the weight scheme `scheme`."""
+        return weight_bytes(self.graph(weights=scheme))
+
+    def graph(self, *, weights: str | None = None, **unused: object) -> Graph:
+        """The graph of the file; with `weights` its weights take the formats of that scheme."""
+        del unused  # a file fixes its own cache and activation formats
+        if weights is None:
+            return self.base
+        if weights not in self._graphs:
+            self._graphs[weights] = apply_weights(self.base, weights)
+        return self._graphs[weights]
+
+
+def open_model(request: Request) -> Model | ImportedModel:
+    """The model of a request. Raises an OrchardError for what cannot be opened."""
+    if not is_import(request.model):
+        if request.inputs:
+            raise StudyError(
+                f"--input {request.inputs[0]!r}: {request.model} is built in; its sizes are --batch and --prompt"
+            )
+        return load_model(request.model)
+    path = Path(request.model)
+    stamp = path.stat().st_mtime_ns if path.exists() else 0
+    return _imported(request.model, request.inputs, stamp)
+
+
+def is_import(model: str) -> bool:
+    """Whether a text names a model file or a function rather than a built-in model or a configuration."""
+    from orchard.workloads.importers import source_format_of
+
+    if any(len(part) > LONGEST_NAME for part in model.split("/")) or len(model) > 4000 or "\0" in model:
+        return False
+    path = Path(model)
+    if path.suffix == ".json" or (path.is_dir() and (path / "config.json").is_file()):
+        return False
+    if source_format_of(path) is not None:
+        return True
+    return ":" in model and "/" not in model.rpartition(":")[2] and "." in model.partition(":")[0] and not path.exists()
+
+
+@lru_cache(maxsize=32)
+def _imported(model: str, inputs: tuple[str, ...], stamp: int) -> ImportedModel:
+    """`stamp`: modification time, so that a changed file is read again."""
+    from orchard.workloads.importers import import_model
+
+    del stamp
+    found = import_model(model, parse_inputs(inputs) or None)
+    return ImportedModel(
+        name=found.name or Path(model).name, source=found.source_format, base=found.graph, warnings=found.warnings
+    )
+
+
+def parse_inputs(texts: tuple[str, ...]) -> dict[str, tuple[int | str, ...]]:
+    """`image=1x3x224x224` or `ids=1xseq` as {name: shape}; a word is a symbolic size. Raises StudyError."""
+    shapes: dict[str, tuple[int | str, ...]] = {}
+    for text in texts:
+        name, found, sizes = text.partition("=")
+        parts = [p.strip() for p in sizes.split("x")] if sizes else []
+        if (
+            not found
+            or not name.strip()
+            or not parts
+            or not all(re.fullmatch(r"\d{1,9}|[A-Za-z_]\w*", p) for p in parts)
+        ):
+            raise StudyError(f"--input {text[:60]!r}: expected name=shape, for example image=1x3x224x224")
+        shapes[name.strip()] = tuple(int(p) if p.isdigit() else p for p in parts)
+        if 0 in shapes[name.strip()]:
+            raise StudyError(f"--input {text[:60]!r}: a size is 0, expected sizes of at least 1")
+    return shapes
+
+
+def bind_symbols(graph: Graph, request: Request) -> Mapping[str, int]:
+    """Values for the symbols of an imported graph: batch-like names take --batch, sequence-like ones --prompt.
+
+    Raises StudyError naming the symbols it has no value for, and how to fix them.
+    """
+    values: dict[str, int] = {}
+    unknown: list[str] = []
+    for name in graph.symbols:
+        if BATCH_NAMES.match(name):
+            values[name] = request.batch
+        elif TOKEN_NAMES.match(name):
+            values[name] = max(1, request.prompt)
+        else:
+            unknown.append(name)
+    if unknown:
+        raise StudyError(
+            f"{graph.name}: size {', '.join(unknown[:4])} is not fixed; fix it with --input name=shape "
+            f"(inputs: {', '.join(t.name for t in graph.tensors.values() if t.role == 'input')})"
+        )
+    return values
