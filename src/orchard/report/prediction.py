@@ -85,7 +85,8 @@ def _speed(p: Prediction) -> RenderableType:
                 percent(phase.bound_s / phase.latency_s),
             ]
         )
-    unit = "tokens/s" if any(ph.tokens > 1 for ph in p.phases.values()) else "per second"
+    counts_tokens = "inference" not in p.phases or any(ph.tokens > 1 for ph in p.phases.values())
+    unit = "tokens/s" if counts_tokens else "per second"
     return table(["phase", unit, "80 % interval", "time", "of bound"], rows)
 
 
@@ -147,7 +148,10 @@ def _memory(p: Prediction) -> RenderableType:
     rows.append([Text("total", style="bold"), Text(format_bytes(m.total), style="bold"), verdict])
     grid = table(["", "", ""], rows, left=(0, 2))
     grid.show_header = False
-    return grid
+    if "dram.capacity" in p.soc.stated:
+        return grid
+    assumed = f"of the largest option, {format_bytes(p.soc['dram.capacity'])}; for yours --set dram.capacity=16GiB"
+    return Group(grid, Text(assumed, style="dim"))
 
 
 def _remedy_lines(r: Remedies) -> RenderableType:
