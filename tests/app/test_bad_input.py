@@ -256,3 +256,29 @@ def test_output_a_terminal_cannot_show_is_no_defect() -> None:
     )  # fmt: skip
     assert done.returncode == 0
     assert b"?" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["x.onnx", "x.gguf", "x.pt2", "x.mlpackage", "x.mlxfn", "x.aimodel", "x.mlmodel"])
+@pytest.mark.parametrize(
+    "content", [b"", bytes(range(256)) * 8, b"GGUF\x03\x00\x00\x00" + b"\xff" * 64, b"PK\x03\x04" + b"\x00" * 60]
+)
+def test_model_files_that_hold_something_else(run, tmp_path: Path, name: str, content: bytes) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    refused(run("predict", str(path), "--chip", "m1"), name)
+
+
+@pytest.mark.parametrize("model", ["os:system", "no.such.module:f", "json:loads", "orchard.units:scheme"])
+def test_functions_that_are_no_models(run, model: str) -> None:
+    refused(run("predict", model, "--chip", "m1"))
+
+
+def test_shapes_are_for_model_files(run) -> None:
+    refused(run("predict", "qwen3-4b", "--chip", "m1", "--input", "x=1x3"), "--input", "built in")
+
+
+def test_a_function_of_the_working_directory(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "my_broken_model.py").write_text("def f():\n    return 1 / 0\n")
+    refused(run("predict", "my_broken_model:f", "--chip", "m1"), "ZeroDivisionError")

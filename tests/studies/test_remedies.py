@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from orchard.hw import chip_summaries, load_chip
+from orchard.studies.complexity import complexity
 from orchard.studies.memory import memory_limit
 from orchard.studies.predict import answer
 from orchard.studies.remedies import LADDERS, remedies
@@ -67,3 +68,41 @@ def test_the_chips_are_the_smallest_that_hold_it(engine: str) -> None:
             holding.append((soc["dram.capacity_max"], chip.id))
     smallest = sorted(capacity for capacity, _ in holding)[: len(found)]
     assert sorted(load_chip(name)["dram.capacity_max"] for name, _ in found) == smallest
+
+
+def test_a_model_file_too_large_gets_remedies_too(tmp_path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, numbers = onnx.helper, onnx.TensorProto
+    product = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "x2"], ["y"])], "product",
+        [
+            helper.make_tensor_value_info("x", numbers.FLOAT, ["batch", 2**16, 64]),
+            helper.make_tensor_value_info("x2", numbers.FLOAT, ["batch", 64, 2**16]),
+        ],
+        [helper.make_tensor_value_info("y", numbers.FLOAT, ["batch", 2**16, 2**16])],
+    )  # fmt: skip
+    path = tmp_path / "product.onnx"
+    onnx.save(helper.make_model(product, opset_imports=[helper.make_opsetid("", 17)]), str(path))
+    asked = Request(model=str(path), chip="m1", engine="gpu", batch=8)
+    prediction = answer(asked)
+    assert not prediction.memory.fits
+    batch = remedies(prediction).batch
+    assert batch is None or answer(replace(asked, batch=batch)).memory.fits
+    assert remedies(prediction).chips
+
+
+def test_a_model_file_has_closed_forms(tmp_path) -> None:
+    onnx = pytest.importorskip("onnx")
+    helper, numbers = onnx.helper, onnx.TensorProto
+    weight = helper.make_tensor("w", numbers.FLOAT, [64, 32], [0.0] * 2048)
+    product = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])], "product",
+        [helper.make_tensor_value_info("x", numbers.FLOAT, ["batch", 64])],
+        [helper.make_tensor_value_info("y", numbers.FLOAT, ["batch", 32])], [weight],
+    )  # fmt: skip
+    path = tmp_path / "product.onnx"
+    onnx.save(helper.make_model(product, opset_imports=[helper.make_opsetid("", 17)]), str(path))
+    found = complexity(Request(model=str(path), chip="m1", engine="gpu"))
+    assert str(found.phases[0].ops) == "4096*batch"  # 2 x 64 x 32 per row
+    assert found.machine is not None
+    assert [c.phase for c in found.machine.crossings] == ["inference"]

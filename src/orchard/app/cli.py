@@ -7,9 +7,10 @@ correct (one sentence, no traceback), 4 a `--fail-if` condition holds, 1 our own
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -87,9 +88,10 @@ def predict(
     """Time, energy, memory and bottleneck of a model on a chip."""
     from orchard.app.conditions import facts, parse_condition
     from orchard.studies.predict import answer
+    from orchard.studies.request import Request
 
     conditions = [parse_condition(text) for text in fail_if or ()]
-    request = make_request(
+    request = Request(
         model=model, chip=chip, runtime=runtime, engine=engine, weights=weights, activations=activations, kv=kv,
         batch=batch, prompt=prompt, generate=generate, depth=depth, threads=threads, inputs=tuple(input or ()),
         fidelity=fidelity, overrides=tuple(set or ()),
@@ -173,10 +175,11 @@ def complexity(
 ) -> None:
     """Closed forms of ops and bytes in batch and context."""
     from orchard.studies.complexity import complexity as closed_forms
+    from orchard.studies.request import Request
 
-    request = make_request(
+    request = Request(
         model=model, chip=chip or "", runtime=runtime, engine=engine, weights=weights, kv=kv, batch=batch, prompt=prompt,
-        depth=depth, inputs=(), overrides=tuple(set or ()),
+        depth=depth, overrides=tuple(set or ()),
     )  # fmt: skip
     found = closed_forms(request, with_chip=chip is not None)
     if json:
@@ -241,20 +244,6 @@ def models(json: AsJson = False) -> None:
         show(render_models(found))
 
 
-def make_request(*, inputs: tuple[str, ...], **fields: Any) -> Any:
-    """A Request; `inputs` only where a request has them."""
-    from dataclasses import fields as fields_of
-
-    from orchard.studies.request import Request
-    from orchard.units import OrchardError
-
-    if "inputs" in {f.name for f in fields_of(Request)}:
-        fields["inputs"] = inputs
-    elif inputs:
-        raise OrchardError(f"--input {inputs[0][:40]!r}: no model here takes named inputs")
-    return Request(**fields)
-
-
 def split_lists(texts: Sequence[str] | None) -> list[str]:
     """`--chip m1,m2 --chip m3` as [m1, m2, m3]. Nothing is dropped: an empty name stays and is refused as unknown."""
     return [part.strip() for text in texts or () for part in text.split(",")]
@@ -287,7 +276,13 @@ _register_optional()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command line and return its exit code. The console script exits with it."""
+    """Run one command line and return its exit code. The console script exits with it.
+
+    `package.module:function` may name a module of the working directory; it comes last, so that it shadows nothing.
+    """
+    here = os.getcwd()
+    if here not in sys.path:
+        sys.path.append(here)
     return exits.run(typer.main.get_command(app), sys.argv[1:] if arguments is None else list(arguments))
 
 

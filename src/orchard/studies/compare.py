@@ -13,8 +13,8 @@ from orchard.studies.errors import StudyError
 from orchard.studies.predict import Prediction, answer
 from orchard.studies.request import Request
 from orchard.studies.runtimes import choose_profile, engine_name
+from orchard.studies.sources import open_model
 from orchard.units import OrchardError, scheme
-from orchard.workloads import load_model
 
 SCHEMA = "orchard.comparison/1"
 MOST_ROWS = 400
@@ -119,7 +119,7 @@ def compare(
     overrides = fields.pop("overrides", ())
     texts = tuple(f"{k}={v}" for k, v in overrides.items()) if isinstance(overrides, Mapping) else tuple(overrides)
     first = Request(model=lists["model"][0], chip=lists["chip"][0], overrides=texts, **fields)
-    _check_names(lists, texts)
+    _check_names(lists, first)
     rows = tuple(_row(first, dict(zip(AXES, combination))) for combination in itertools.product(*lists.values()))
     if all(row.prediction is None for row in rows):
         raise StudyError(str(rows[0].refusal))
@@ -130,12 +130,12 @@ def _as_tuple(value: Any) -> tuple[Any, ...]:
     return (value,) if value is None or isinstance(value, str) else tuple(value)
 
 
-def _check_names(lists: Mapping[str, tuple[Any, ...]], overrides: tuple[str, ...]) -> None:
+def _check_names(lists: Mapping[str, tuple[Any, ...]], first: Request) -> None:
     """A name nobody knows ends the comparison; only combinations of known names may turn out impossible."""
     for model in lists["model"]:
-        load_model(model)
+        open_model(replace(first, model=model))
     for chip in lists["chip"]:
-        load_chip(chip, list(overrides))
+        load_chip(chip, list(first.overrides))
     for name in lists["weights"]:
         if name is not None:
             scheme(name)

@@ -7,7 +7,7 @@ is the same graph with other sizes: prefill of an empty cache is S = T, decode i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
@@ -236,7 +236,7 @@ def _machine(request: Request, plan: Plan) -> Machine:
 
     soc = load_chip(request.chip, list(request.overrides))
     hw = HardwareArrays.of(soc)
-    probe = plan.table.evaluate(_sizes(plan.graph, 1, 1, 1))
+    probe = plan.table.evaluate(_sizes(request, plan.graph, 1, 1, 1))
     peak, rate = float(peak_ops_per_s(probe, hw, plan.profile.engine)), float(hw["dram.bandwidth"])
     sides = _Sides(plan, hw, peak, rate)
     return Machine(
@@ -250,8 +250,14 @@ def _machine(request: Request, plan: Plan) -> Machine:
     )
 
 
-def _sizes(graph: Graph, batch: int, tokens: int, context: int) -> dict[str, int]:
-    return {n: v for n, v in {"B": batch, "T": tokens, "S": context}.items() if n in graph.symbols}
+def _sizes(request: Request, graph: Graph, batch: int, tokens: int, context: int) -> dict[str, int]:
+    """Values of all symbols; those of a model file have names of their own, which --batch and --prompt fill."""
+    from orchard.studies.sources import bind_symbols
+
+    known = {"B": batch, "T": tokens, "S": context}
+    if not set(graph.symbols) <= set(known):
+        return dict(bind_symbols(graph, replace(request, batch=batch, prompt=tokens)))
+    return {name: known[name] for name in graph.symbols}
 
 
 class _Sides:
@@ -281,20 +287,32 @@ def _crossings(request: Request, plan: Plan, sides: _Sides) -> list[Crossing]:
         context = max(1, request.depth + request.prompt)
         found.append(
             _crossing(
-                "decode", "B", {"T": 1, "S": context}, LARGEST_BATCH, sides, lambda b: _sizes(graph, b, 1, context)
+                "decode",
+                "B",
+                {"T": 1, "S": context},
+                LARGEST_BATCH,
+                sides,
+                lambda b: _sizes(request, graph, b, 1, context),
             )
         )
         batch, depth = request.batch, request.depth
         found.append(
             _crossing(
                 "prefill", "T", {"B": batch, "depth": depth}, LARGEST_LENGTH, sides,
-                lambda t: _sizes(graph, batch, t, depth + t),
+                lambda t: _sizes(request, graph, batch, t, depth + t),
             )
         )  # fmt: skip
-    elif "B" in graph.symbols:
+    elif graph.symbols:
         tokens = request.prompt or 1
         found.append(
-            _crossing("inference", "B", {"T": tokens}, LARGEST_BATCH, sides, lambda b: _sizes(graph, b, tokens, tokens))
+            _crossing(
+                "inference",
+                "B",
+                {"T": tokens},
+                LARGEST_BATCH,
+                sides,
+                lambda b: _sizes(request, graph, b, tokens, tokens),
+            )
         )
     return found
 

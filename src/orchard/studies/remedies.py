@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchard.hw import chip_summaries, load_chip
 from orchard.ir import Graph
 from orchard.studies.memory import Memory, memory_limit, memory_need
-from orchard.studies.predict import Prediction
+from orchard.studies.predict import AS_STORED, Prediction
+from orchard.studies.sources import ImportedModel, bind_symbols
 from orchard.units import OrchardError
 
 LADDERS: dict[str, tuple[str, ...]] = {
@@ -72,9 +73,10 @@ class _Need:
         self.prediction = prediction
         request = prediction.request
         self.tokens = request.depth + request.prompt + request.generate
-        self.graph = self._graph(prediction.weights, request.kv)
+        self.own_weights = None if prediction.weights == AS_STORED else prediction.weights
+        self.graph = self._graph(self.own_weights, request.kv)
 
-    def _graph(self, weights: str, kv: str) -> Graph:
+    def _graph(self, weights: str | None, kv: str) -> Graph:
         skip = bool(self.prediction.profile.rules.get("skip_shared_prefill", False))
         request = self.prediction.request
         return self.prediction.model.graph(
@@ -85,7 +87,12 @@ class _Need:
         self, *, weights: str | None = None, kv: str | None = None, tokens: int | None = None, batch: int | None = None
     ) -> Memory:
         p, request = self.prediction, self.prediction.request
-        graph = self.graph if weights is None and kv is None else self._graph(weights or p.weights, kv or request.kv)
+        graph = (
+            self.graph if weights is None and kv is None else self._graph(weights or self.own_weights, kv or request.kv)
+        )
+        if isinstance(p.model, ImportedModel) and p.model.family == "imported":
+            sizes = bind_symbols(graph, replace(request, batch=batch or request.batch, prompt=tokens or request.prompt))
+            return memory_need(graph, p.soc, p.profile.engine, largest=sizes, final=sizes)
         length, sequences = tokens or self.tokens, batch or request.batch
         chunk = int(p.profile.rules.get("prefill_chunk", 512))
         new = max(1, min(request.prompt or 1, length, chunk // sequences or 1))

@@ -17,6 +17,7 @@ DECODER_SYMBOLS = frozenset({"B", "T", "S"})
 LONGEST_NAME = 255
 """Longer texts are no file names; file systems refuse them."""
 BATCH_NAMES = re.compile(r"(?:b|n|batch.*)\Z", re.I)
+FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 TOKEN_NAMES = re.compile(r"(?:t|s|seq.*|tokens?|len.*|.*seq.*len.*|sequence.*)\Z", re.I)
 
 
@@ -82,7 +83,7 @@ def is_import(model: str) -> bool:
         return False
     if source_format_of(path) is not None:
         return True
-    return ":" in model and "/" not in model.rpartition(":")[2] and "." in model.partition(":")[0] and not path.exists()
+    return FUNCTION.fullmatch(model) is not None and not path.exists()
 
 
 @lru_cache(maxsize=32)

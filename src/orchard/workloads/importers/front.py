@@ -121,7 +121,15 @@ def _from_function(text: str, inputs: Mapping[str, Any] | None, assumed: Collect
         function = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
         raise ImportError_(f"{text}: cannot be found ({error}); expected package.module:function") from None
-    made = function()
+    except Exception as error:  # whatever the user's module does while it loads
+        raise ImportError_(f"{text}: importing {module_name} raised {type(error).__name__}: {error}") from error
+    try:
+        made = function()
+    except Exception as error:
+        raise ImportError_(
+            f"{text}: calling it without arguments raised {type(error).__name__}: {error}; expected a function that "
+            f"returns a module and example inputs"
+        ) from error
     model, examples = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if examples is not None and not isinstance(examples, Mapping):
         raise ImportError_(f"{text}: the second result is {type(examples).__name__}, expected a mapping of input names")
