@@ -189,12 +189,13 @@ def lower(graph: Graph, rules: Lowering) -> KernelTable:
     level_of: dict[str, int] = {}
     kernels: list[Kernel] = []
     known: dict[Any, Kernel | None] = {}  # layers repeat: groups of equal shape are counted once
+    cached = cached_tensors(graph)
     for group in groups:
         reads = [n for op in group for n in op.inputs]
         level = 1 + max((level_of.get(n, 0) for n in reads), default=0)
-        signature = _signature(graph, group)
+        signature = _signature(graph, group, cached)
         if signature not in known:
-            known[signature] = _kernel(graph, group, rules)
+            known[signature] = _kernel(graph, group, rules, cached)
         kernel = known[signature]
         if kernel is None:
             level = max((level_of.get(n, 0) for n in reads), default=0)
@@ -208,14 +209,26 @@ def lower(graph: Graph, rules: Lowering) -> KernelTable:
     return KernelTable(kernels=_merge(kernels, rules.concurrent), depth=depth)
 
 
-def _signature(graph: Graph, group: tuple[Op, ...]) -> Any:
+def cached_tensors(graph: Graph) -> frozenset[str]:
+    """States, and what a cache is called after rows were written into it or its layout was changed."""
+    found = {t.name for t in graph.of_role(Role.STATE)}
+    for op in graph.ops:
+        if op.kind in ("update", "view", "move") and found.intersection(op.inputs):
+            found.update(op.outputs)
+    return frozenset(found)
+
+
+def _signature(graph: Graph, group: tuple[Op, ...], cached: frozenset[str]) -> Any:
     """What the counts of a group depend on: kinds, attributes, operand shapes, formats and roles, inner wiring."""
     made = {name: i for i, name in enumerate(n for op in group for n in op.outputs)}
     return tuple(
         (
             op.kind,
             tuple(op.attrs.items()),
-            tuple((made.get(n), t.shape, t.format, t.role, t.part) for n, t in zip(op.inputs, graph.inputs_of(op))),
+            tuple(
+                (made.get(n), t.shape, t.format, t.role, t.part, n in cached)
+                for n, t in zip(op.inputs, graph.inputs_of(op))
+            ),
             tuple((t.shape, t.format) for t in graph.outputs_of(op)),
         )
         for op in group
@@ -330,7 +343,7 @@ def matches(op: Op, wanted: str) -> bool:
     return wanted in (op.kind, token(op))
 
 
-def _kernel(graph: Graph, group: tuple[Op, ...], rules: Lowering) -> Kernel | None:
+def _kernel(graph: Graph, group: tuple[Op, ...], rules: Lowering, cached: frozenset[str]) -> Kernel | None:
     """The kernel of a group; None where nothing is launched."""
     if all(op.kind == "view" or matches_any(op, rules.free) for op in group):
         return None
@@ -338,7 +351,7 @@ def _kernel(graph: Graph, group: tuple[Op, ...], rules: Lowering) -> Kernel | No
     total = _group_work(graph, group)
     common: dict[str, Any] = {"name": head.name, "scope": head.scope, "ops": tuple(op.name for op in group)}
     if head.kind == "einsum" and group[-1].kind == "einsum" and len(group) > 1:
-        return _attention_kernel(graph, group, total, common)
+        return _attention_kernel(graph, group, total, common, cached)
     if head.kind == "einsum":
         return _einsum_kernel(graph, head, total, common)
     kind = "scan" if any(op.kind == "scan" for op in group) else "vector"
@@ -440,8 +453,13 @@ def _vector_kernel(total: Work, common: Mapping[str, Any]) -> Kernel:
     )
 
 
-def _attention_kernel(graph: Graph, group: tuple[Op, ...], total: Work, common: Mapping[str, Any]) -> Kernel:
-    """Scores `b t g r d, b s g d -> b g r t s`: sequences b, tokens t, key/value heads g, query heads g*r, context s."""
+def _attention_kernel(
+    graph: Graph, group: tuple[Op, ...], total: Work, common: Mapping[str, Any], cached: frozenset[str]
+) -> Kernel:
+    """Scores `b t g r d, b s g d -> b g r t s`: sequences b, tokens t, key/value heads g, query heads g*r, context s.
+
+    Keys and values of a cache are state; those of an encoder were just computed and are activations like the queries.
+    """
     scores, values = group[0], group[-1]
     sizes = einsum_sizes(scores, graph.inputs_of(scores), graph.outputs_of(scores))
     out = einsum_sizes(values, graph.inputs_of(values), graph.outputs_of(values))
@@ -453,7 +471,9 @@ def _attention_kernel(graph: Graph, group: tuple[Op, ...], total: Work, common: 
     qk_dim = product(s for d, s in sizes.items() if d not in ("b", "t", "s", "g", "r", "h"))
     v_dim = product(s for d, s in out.items() if d not in ("b", "t", "s", "g", "r", "h"))
     keys, vals = graph.inputs_of(scores)[1], graph.inputs_of(values)[1]
-    cached = tensor_bytes(keys) + (tensor_bytes(vals) if vals.name != keys.name else 0)
+    operands = {t.name: t for t in (keys, vals)}.values()  # once where the values are the keys (latent attention)
+    state: Count = sum((tensor_bytes(t) for t in operands if t.name in cached), start=0)
+    computed: Count = sum((tensor_bytes(t) for t in operands if t.name not in cached), start=0)
     queries = graph.inputs_of(scores)[0]
     return Kernel(
         kind="attention",
@@ -466,8 +486,8 @@ def _attention_kernel(graph: Graph, group: tuple[Op, ...], total: Work, common: 
         context=sizes["s"],
         macs=total.macs,
         vector_ops=total.vector_ops,
-        state_bytes=cached,
-        input_bytes=tensor_bytes(queries),
+        state_bytes=state,
+        input_bytes=tensor_bytes(queries) + computed,
         output_bytes=tensor_bytes(graph.outputs_of(values)[0]),
         **common,
     )

@@ -256,6 +256,12 @@ def resize_work(op: Op, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> 
     return _streamed(inputs, outputs, outputs[0].elements * taps)
 
 
+@cost_rule("fill")
+def fill_work(op: Op, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Work:
+    """Written without reading anything."""
+    return Work(output_bytes=tensor_bytes(outputs[0]))
+
+
 @cost_rule("view")
 def view_work(op: Op, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Work:
     """Only the header changes."""
