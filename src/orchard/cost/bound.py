@@ -19,13 +19,24 @@ from orchard.cost.terms import Array, Hardware
 
 def phase_bound(table: KernelTable, calls: Sequence[Call], hw: Hardware, engine: str, cache_bytes: Any) -> Array:
     """Seconds [...] below which no run of the phase can be. `cache_bytes`: last-level cache that may keep weights."""
-    total: Any = 0.0
+    compute, memory = phase_bound_terms(table, calls, hw, engine, cache_bytes)
+    return compute + memory
+
+
+def phase_bound_terms(
+    table: KernelTable, calls: Sequence[Call], hw: Hardware, engine: str, cache_bytes: Any
+) -> tuple[Array, Array]:
+    """The bound split by what binds each call: (seconds of calls bound by compute, seconds of those bound by memory)."""
+    compute: Any = 0.0
+    memory: Any = 0.0
     for call in calls:
         counts = table.evaluate(call.bindings)
         ops_s = call_ops(counts) / peak_ops_per_s(counts, hw, engine)
         bytes_s = np.maximum(compulsory_bytes(counts) - cache_bytes, 0.0) / hw["dram.bandwidth"]
-        total = total + call.weight * np.maximum(ops_s, bytes_s)
-    return np.asarray(total, dtype=np.float64)
+        binds = ops_s >= bytes_s
+        compute = compute + call.weight * np.where(binds, ops_s, 0.0)
+        memory = memory + call.weight * np.where(binds, 0.0, bytes_s)
+    return np.asarray(compute, dtype=np.float64), np.asarray(memory, dtype=np.float64)
 
 
 def call_ops(counts: KernelArrays) -> float:

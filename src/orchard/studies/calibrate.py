@@ -146,22 +146,17 @@ def calibrate(rows: Iterable[Row] | None = None) -> Calibration:
 
 
 def interval_errors(calibration: Calibration) -> dict[str, dict[str, ErrorModel]]:
-    """Per profile and stratum the interval of ln(measured / predicted), from the larger of the two left-out errors of a row.
+    """Per profile and stratum the interval of ln(measured / predicted), from both left-out errors of every row.
 
-    Profiles of one runtime and engine share their rows: what is asked of the newest build is the accuracy of the runtime.
-    A stratum with fewer than `LEAST_ROWS` rows borrows the rows of its phase, then of the whole runtime and engine, and is
-    widened to hold its own few.
+    A new row faces a chip or a family that the fit did not see, so both kinds of error are drawn from. Profiles of one
+    runtime and engine share their rows: what is asked of the newest build is the accuracy of the runtime. A stratum with
+    fewer than `LEAST_ROWS` rows borrows the rows of its phase, then of the whole runtime and engine, and is widened to hold
+    what most of its own few showed.
     """
-    worst = np.where(
-        np.abs(calibration.by_generation) >= np.abs(calibration.by_family),
-        calibration.by_generation,
-        calibration.by_family,
-    )
     pools: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for case, error in zip(calibration.cases.cases, worst):
-        if np.isfinite(error):
-            pool = pools.setdefault((case.profile.runtime, case.profile.engine), {})
-            pool.setdefault(case.stratum, []).append(float(error))
+    for case, pair in zip(calibration.cases.cases, zip(calibration.by_generation, calibration.by_family)):
+        pool = pools.setdefault((case.profile.runtime, case.profile.engine), {})
+        pool.setdefault(case.stratum, []).extend(float(e) for e in pair if np.isfinite(e))
     found: dict[str, dict[str, ErrorModel]] = {}
     for name in profile_names():
         profile = load_profile(name)
@@ -176,20 +171,21 @@ STRATA = (
     "prefill", "prefill-deep", "prefill-moe", "decode", "decode-deep", "decode-moe", "small-batch", "component",
 )  # fmt: skip
 LEAST_ROWS = 8
+LEAST_ERRORS = 2 * LEAST_ROWS
 
 
 def _error_model(stratum: str, pool: Mapping[str, list[float]], everything: list[float]) -> ErrorModel:
     own = pool.get(stratum, [])
     lent = own
-    if len(lent) < LEAST_ROWS:
+    if len(lent) < LEAST_ERRORS:
         phase = stratum.partition("-")[0]
         lent = [e for name, errors in pool.items() if name.partition("-")[0] == phase for e in errors]
-    if len(lent) < LEAST_ROWS:
+    if len(lent) < LEAST_ERRORS:
         lent = everything
     low, high = conformal(lent)
-    if len(own) < LEAST_ROWS:  # too few for their own quantiles, but what they showed must lie inside
-        low, high = min([low, *(-e for e in own)]), max([high, *(-e for e in own)])
-    return ErrorModel(low=min(low, -0.02), high=max(high, 0.02), rows=len(lent))
+    if own and len(own) < LEAST_ERRORS:  # too few for quantiles of their own, but the middle of them must lie inside
+        low, high = min(low, -float(np.quantile(own, 0.8))), max(high, -float(np.quantile(own, 0.2)))
+    return ErrorModel(low=min(low, -0.02), high=max(high, 0.02), rows=len(lent) // 2)
 
 
 def write_profiles(calibration: Calibration, folder: Path) -> tuple[Path, ...]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from orchard.cost.bound import call_ops, dram_bytes, phase_bound
+from orchard.cost.bound import call_ops, dram_bytes, phase_bound, phase_bound_terms
 from orchard.cost.energy import SPREAD, energy_j
 from orchard.cost.evaluate import Call, PhaseTime, phase_time
 from orchard.cost.lower import KernelTable, Lowering, layer_group, lower
@@ -21,6 +21,7 @@ from orchard.studies.phases import decode_calls, encoder_calls, prefill_calls
 from orchard.studies.request import Request
 from orchard.studies.runtimes import choose_profile, network_runtime
 from orchard.studies.sources import ImportedModel, bind_symbols, open_model
+from orchard.units import scheme
 from orchard.workloads import Model
 
 if TYPE_CHECKING:
@@ -301,8 +302,11 @@ def _phase(plan: Plan, name: str, hw: HardwareArrays, request: Request) -> Phase
     bound = float(phase_bound(plan.table, calls, hw, engine, _cache_bytes(hw)))
     time = phase_time(plan.table, calls, hw, plan.profile, plan.profile.values())
     latency = max(float(time.total), bound)
+    shares = {"compute": float(time.compute), "memory": float(time.memory), "dispatch": float(time.dispatch)}
     if request.fidelity == "bound":
         latency = bound
+        compute, memory = phase_bound_terms(plan.table, calls, hw, engine, _cache_bytes(hw))
+        shares = {"compute": float(compute), "memory": float(memory), "dispatch": 0.0}
     error = plan.profile.errors.get(plan.strata[name], DEFAULT_ERROR)
     low, high = latency * math.exp(error.low), latency * math.exp(error.high)
     tokens = plan.tokens[name]
@@ -323,12 +327,8 @@ def _phase(plan: Plan, name: str, hw: HardwareArrays, request: Request) -> Phase
         energy_interval_j=(joules * SPREAD[0], joules * SPREAD[1]),
         ops=ops,
         dram_bytes=moved,
-        bound_by={
-            "compute": float(time.compute) / total,
-            "memory": float(time.memory) / total,
-            "dispatch": float(time.dispatch) / total,
-        },
-        kernels=_shares(plan, time, calls, latency / total),
+        bound_by={name: seconds / sum(shares.values()) for name, seconds in shares.items()},
+        kernels=() if request.fidelity == "bound" else _shares(plan, time, calls, latency / total),
     )
 
 
@@ -377,9 +377,44 @@ def _warnings(plan: Plan, request: Request, soc: SoC, memory: Memory) -> tuple[s
             f"no measurement of {plan.profile.runtime} on {plan.profile.engine} backs the {' and '.join(missing)} "
             f"interval; it is a judgement (x0.6 to x1.6)"
         )
+    found.extend(_mismatches(plan, request))
     if not memory.fits:
         found.append(_does_not_fit(plan, soc, memory))
     return tuple(found)
+
+
+LOADS = {
+    "llama.cpp": ("llama.cpp",),
+    "ik_llama.cpp": ("llama.cpp",),
+    "mlx": ("mlx",),
+    "rapid-mlx": ("mlx",),
+    "coreml": ("coreml",),
+}
+"""Families of weight formats whose files each runtime loads."""
+
+
+def _mismatches(plan: Plan, request: Request) -> list[str]:
+    """Options that together describe nothing anyone can run as stated."""
+    found = []
+    runtime = plan.profile.runtime
+    if plan.weights != AS_STORED and not _loads(runtime, plan.weights):
+        found.append(
+            f"{runtime} does not load {plan.weights} weights; the time is what its kernels would need if it did"
+        )
+    if request.threads and plan.profile.engine != "cpu":
+        found.append(f"--threads {request.threads} changes nothing: {plan.profile.engine} does the work")
+    longest = getattr(getattr(plan.model, "config", None), "max_positions", None)
+    asked = request.depth + request.prompt + request.generate
+    if plan.model.family == "decoder" and longest and asked > longest:
+        found.append(f"{asked:,} tokens of context, the model was made for {longest:,}")
+    return found
+
+
+def _loads(runtime: str, weights: str) -> bool:
+    """Plain formats and the FP4 block formats go everywhere; the others only to the runtimes of their family."""
+    chosen = scheme(weights)
+    everywhere = chosen.default.family == "plain" or "fp4" in weights.lower()
+    return everywhere or chosen.family in LOADS.get(runtime, (chosen.family,))
 
 
 def _does_not_fit(plan: Plan, soc: SoC, memory: Memory) -> str:
