@@ -39,8 +39,13 @@ def phase_bound_terms(
     return np.asarray(compute, dtype=np.float64), np.asarray(memory, dtype=np.float64)
 
 
+def all_ops(counts: KernelArrays) -> float:
+    """Operations of one call, softmax and epilogues included; a MAC is two."""
+    return float(((2.0 * counts.macs + counts.vector_ops) * counts.count).sum())
+
+
 def call_ops(counts: KernelArrays) -> float:
-    """Operations of one call; a MAC is two."""
+    """Operations of one call that a bound may count: what a product kernel does besides may run on other units."""
     return float(
         ((2.0 * counts.macs + np.where(counts.mask("vector", "scan"), counts.vector_ops, 0.0)) * counts.count).sum()
     )

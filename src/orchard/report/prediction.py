@@ -64,7 +64,7 @@ def phase_notation(name: str, prediction: Prediction) -> str:
     if name == "prefill":
         return f"pp{request.prompt}" + (f" @ d{request.depth}" if request.depth else "")
     if name == "decode":
-        depth = request.depth + request.prompt
+        depth = request.depth + (request.prompt if "prefill" in prediction.phases else 0)
         return f"tg{request.generate}" + (f" @ d{depth}" if depth else "")
     return ""
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import csv
 import io
+import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -54,14 +56,8 @@ class Row:
     @property
     def threads(self) -> int | None:
         """CPU threads, where the notes give them."""
-        for text in ("threads=", " threads"):
-            before, found, after = self.notes.partition(text)
-            digits = (
-                after.split(";")[0].split()[0] if text.endswith("=") and found else before.split()[-1] if found else ""
-            )
-            if digits.isdigit():
-                return int(digits)
-        return None
+        found = re.search(r"threads=(\d+)|(?<!\S)(\d+) threads", self.notes)
+        return int(found[1] or found[2]) if found else None
 
     @property
     def seconds(self) -> float:
@@ -93,23 +89,39 @@ def _parse(text: str, where: str) -> tuple[Row, ...]:
     missing = [c for c in COLUMNS if c not in (reader.fieldnames or ())]
     if missing:
         raise StudyError(f"{where}: column {missing[0]!r} is missing; expected {', '.join(COLUMNS)}")
-    return tuple(_row(record, f"{where} line {number}") for number, record in enumerate(reader, 2))
+    try:
+        records = list(reader)
+    except csv.Error as error:
+        raise StudyError(f"{where} line {reader.line_num}: {error}") from None
+    return tuple(_row(record, f"{where} line {number}") for number, record in enumerate(records, 2))
 
 
-def _row(record: dict[str, str], where: str) -> Row:
+def _row(record: dict[str, str | None], where: str) -> Row:
+    short = next((c for c in COLUMNS if record[c] is None), None)
+    if short is not None:
+        raise StudyError(f"{where}: ends before column {short!r}; expected {len(COLUMNS)} fields")
+    return _checked_row({c: record[c] or "" for c in COLUMNS}, where)
+
+
+def _checked_row(record: dict[str, str], where: str) -> Row:
     def number(name: str) -> float | None:
-        text = (record[name] or "").strip()
+        text = record[name].strip()
         try:
-            return float(text) if text else None
+            value = float(text) if text else None
         except ValueError:
-            raise StudyError(f"{where}: {name} is {text!r}, expected a number") from None
+            value = math.nan
+        if value is not None and not 0 <= value < 1e12:
+            raise StudyError(f"{where}: {name} is {text[:40]!r}, expected a number from 0")
+        return value
 
     def whole(name: str) -> int | None:
         value = number(name)
+        if value is not None and not value.is_integer():
+            raise StudyError(f"{where}: {name} is {record[name]!r}, expected a whole number")
         return None if value is None else int(value)
 
     value = number("value")
-    if value is None or not 0 < value < 1e12:
+    if not value:
         raise StudyError(f"{where}: value is {record['value']!r}, expected a positive number")
     return Row(
         id=record["id"], source=record["source"], date=record["date"], chip=record["chip"],
@@ -133,7 +145,7 @@ def why_not_scored(row: Row) -> str | None:
         (row.phase == "ttft", "time to first token repeats the prefill row of the same run"),
         (row.phase == "end_to_end" and row.engine != "ane", "mixes phases or drafts tokens"),
         (row.model in UNPUBLISHED, "architecture not published"),
-        (row.phase == "prefill" and row.prompt is None, "prompt length not stated"),
+        (row.phase in ("prefill", "end_to_end") and not row.prompt, "prompt length not stated"),
         ("7-token" in row.notes, "first call of a process: includes pipeline warm-up"),
         ("70B" in row.model and row.chip == "M1 Max", "39.6 GiB on 64 GB: swapping suspected by the source"),
         (

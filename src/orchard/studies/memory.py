@@ -83,12 +83,13 @@ def live_peak(graph: Graph, bindings: Mapping[str, int]) -> float:
     Views share their operand's storage, updated states live in the cache, and attention scores between `pairs` ops stay on
     chip (fused attention), so none of these counts.
     """
-    last: dict[str, int] = {}
-    for index, op in enumerate(graph.ops):
+    last: dict[str, int] = dict.fromkeys(graph.outputs, len(graph.ops))
+    for index in reversed(range(len(graph.ops))):
+        op = graph.ops[index]
+        # A view keeps the storage of its operand alive as long as anybody reads the view.
+        end = max(last.get(n, index) for n in op.outputs) if op.kind == "view" else index
         for name in op.inputs:
-            last[name] = index
-    for name in graph.outputs:
-        last[name] = len(graph.ops)
+            last[name] = max(last.get(name, 0), end)
     alive = peak = 0.0
     sizes: dict[str, float] = {}
     known: dict[Any, float] = {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from orchard.cost.bound import call_ops, dram_bytes, phase_bound, phase_bound_terms
+from orchard.cost.bound import all_ops, dram_bytes, phase_bound, phase_bound_terms
 from orchard.cost.energy import SPREAD, energy_j
 from orchard.cost.evaluate import Call, PhaseTime, phase_time
 from orchard.cost.lower import KernelTable, Lowering, layer_group, lower
@@ -147,6 +147,12 @@ class Plan:
     phases: Mapping[str, tuple[Call, ...]]
     tokens: Mapping[str, int]
     strata: Mapping[str, str]
+    decoder: tuple[Graph, KernelTable] | None = None
+    """The second graph of an encoder-decoder model (Whisper): its phase `decode` runs this one."""
+
+    def table_of(self, phase: str) -> KernelTable:
+        """Kernels of the graph that a phase runs."""
+        return self.decoder[1] if self.decoder and phase == "decode" else self.table
 
 
 def predict(
@@ -212,7 +218,9 @@ def predict_variants(request: Request, variants: Mapping[str, NDArray[np.float64
     plan = make_plan(request)
     hw = HardwareArrays.of(soc, variants)
     values = plan.profile.values()
-    return {name: phase_time(plan.table, calls, hw, plan.profile, values) for name, calls in plan.phases.items()}
+    return {
+        name: phase_time(plan.table_of(name), calls, hw, plan.profile, values) for name, calls in plan.phases.items()
+    }
 
 
 def make_plan(request: Request) -> Plan:
@@ -234,6 +242,8 @@ def _plan(model: Model | ImportedModel, profile: Profile, weights: str | None, r
         profile = _with_threads(profile, request.threads)
     graph = model.graph(weights=chosen, kv_format=request.kv, activations=request.activations, skip_shared_prefill=skip)
     table = _table(graph, profile.lowering)
+    if isinstance(model, Model) and "decoder" in model.parts[1:]:
+        return _encoder_decoder(model, profile, chosen or AS_STORED, request, graph, table)
     if model.family != "decoder":
         tokens = request.prompt if "T" in graph.symbols else None
         if isinstance(model, ImportedModel):
@@ -255,10 +265,40 @@ def _plan(model: Model | ImportedModel, profile: Profile, weights: str | None, r
             decode_calls(generate=request.generate, context=request.depth + request.prompt, batch=request.batch)
         )
     is_moe = any(k.kind == "expert" for k in table.kernels)
-    strata = {phase: stratum(phase, is_moe=is_moe, batch=request.batch, depth=request.depth) for phase in phases}
+    strata = {
+        phase: stratum(
+            phase,
+            is_moe=is_moe,
+            batch=request.batch,
+            depth=request.depth if phase == "prefill" else _mean_context(request),
+            tokens=request.prompt,
+        )
+        for phase in phases
+    }
     return Plan(
         model=model, graph=graph, table=table, profile=profile, weights=chosen or AS_STORED, phases=phases,
         tokens={"prefill": request.prompt, "decode": request.generate}, strata=strata,
+    )  # fmt: skip
+
+
+def _mean_context(request: Request) -> int:
+    """Tokens cached before the middle one of the generated tokens."""
+    return request.depth + request.prompt + request.generate // 2
+
+
+def _encoder_decoder(
+    model: Model, profile: Profile, weights: str, request: Request, graph: Graph, table: KernelTable
+) -> Plan:
+    """Whisper: one encoder pass over the audio, then `generate` steps of its decoder after `depth` tokens of text."""
+    calls = encoder_calls(batch=request.batch, tokens=None, symbols=graph.symbols)
+    phases, decoder = {"inference": tuple(calls)}, None
+    if request.generate:
+        steps = model.graph(weights=weights, kv_format=request.kv, activations=request.activations, part="decoder")
+        decoder = (steps, _table(steps, profile.lowering))
+        phases["decode"] = tuple(decode_calls(generate=request.generate, context=request.depth, batch=request.batch))
+    return Plan(
+        model=model, graph=graph, table=table, profile=profile, weights=weights, phases=phases, decoder=decoder,
+        tokens={"inference": 1, "decode": request.generate}, strata={"inference": "inference", "decode": "inference"},
     )  # fmt: skip
 
 
@@ -298,21 +338,21 @@ def _chip(chip: str, overrides: tuple[str, ...]) -> SoC:
 
 
 def _phase(plan: Plan, name: str, hw: HardwareArrays, request: Request) -> Phase:
-    calls, engine = plan.phases[name], plan.profile.engine
-    bound = float(phase_bound(plan.table, calls, hw, engine, _cache_bytes(hw)))
-    time = phase_time(plan.table, calls, hw, plan.profile, plan.profile.values())
+    calls, engine, table = plan.phases[name], plan.profile.engine, plan.table_of(name)
+    bound = float(phase_bound(table, calls, hw, engine, _cache_bytes(hw)))
+    time = phase_time(table, calls, hw, plan.profile, plan.profile.values())
     latency = max(float(time.total), bound)
     shares = {"compute": float(time.compute), "memory": float(time.memory), "dispatch": float(time.dispatch)}
     if request.fidelity == "bound":
         latency = bound
-        compute, memory = phase_bound_terms(plan.table, calls, hw, engine, _cache_bytes(hw))
+        compute, memory = phase_bound_terms(table, calls, hw, engine, _cache_bytes(hw))
         shares = {"compute": float(compute), "memory": float(memory), "dispatch": 0.0}
     error = plan.profile.errors.get(plan.strata[name], DEFAULT_ERROR)
     low, high = latency * math.exp(error.low), latency * math.exp(error.high)
     tokens = plan.tokens[name]
     produced = request.batch if name == "decode" else tokens * request.batch
-    evaluated = [(call.weight, plan.table.evaluate(call.bindings)) for call in calls]
-    ops = sum(w * call_ops(c) for w, c in evaluated)
+    evaluated = [(call.weight, table.evaluate(call.bindings)) for call in calls]
+    ops = sum(w * all_ops(c) for w, c in evaluated)
     moved = sum(w * dram_bytes(c) for w, c in evaluated)
     joules = float(energy_j(engine, ops=ops, dram_bytes=moved, seconds=latency, hw=hw))
     total = float(time.total)
@@ -328,7 +368,7 @@ def _phase(plan: Plan, name: str, hw: HardwareArrays, request: Request) -> Phase
         ops=ops,
         dram_bytes=moved,
         bound_by={name: seconds / sum(shares.values()) for name, seconds in shares.items()},
-        kernels=() if request.fidelity == "bound" else _shares(plan, time, calls, latency / total),
+        kernels=() if request.fidelity == "bound" else _shares(table, time, calls, latency / total),
     )
 
 
@@ -338,10 +378,10 @@ def _cache_bytes(hw: HardwareArrays) -> float:
     return float(value) if isinstance(value, (int, float)) else 0.0
 
 
-def _shares(plan: Plan, time: PhaseTime, calls: Sequence[Call], scale: float) -> tuple[KernelShare, ...]:
-    counts = [(call.weight, plan.table.evaluate(call.bindings)) for call in calls]
+def _shares(table: KernelTable, time: PhaseTime, calls: Sequence[Call], scale: float) -> tuple[KernelShare, ...]:
+    counts = [(call.weight, table.evaluate(call.bindings)) for call in calls]
     shares = []
-    for i, kernel in enumerate(plan.table.kernels):
+    for i, kernel in enumerate(table.kernels):
         seconds = [
             float(part[i]) * scale for part in (time.kernels.compute, time.kernels.memory, time.kernels.dispatch)
         ]
@@ -361,6 +401,8 @@ def _shares(plan: Plan, time: PhaseTime, calls: Sequence[Call], scale: float) ->
 
 
 def _memory(plan: Plan, soc: SoC, request: Request) -> Memory:
+    if plan.decoder is not None:
+        return _memory_of_both(plan, plan.decoder[0], soc, request)
     calls = [c for phase in plan.phases.values() for c in phase]
     largest = max(calls, key=lambda c: c.bindings.get("T", 1) * c.bindings.get("B", 1)).bindings
     final = dict(largest)
@@ -369,8 +411,25 @@ def _memory(plan: Plan, soc: SoC, request: Request) -> Memory:
     return memory_need(plan.graph, soc, plan.profile.engine, largest=largest, final=final)
 
 
+def _memory_of_both(plan: Plan, steps: Graph, soc: SoC, request: Request) -> Memory:
+    """Weights of both graphs, the decoder's caches, and the larger of the two activation peaks."""
+    engine = plan.profile.engine
+    largest = [dict(plan.phases[name][-1].bindings) for name in ("inference", "decode")]
+    last = {**largest[1], "S": request.depth + request.generate}
+    encoder = memory_need(plan.graph, soc, engine, largest=largest[0], final=largest[0])
+    decoder = memory_need(steps, soc, engine, largest=last, final=last)
+    return Memory(
+        weights=encoder.weights + decoder.weights,
+        kv_cache=decoder.kv_cache,
+        activation_peak=max(encoder.activation_peak, decoder.activation_peak),
+        limit=encoder.limit,
+    )
+
+
 def _warnings(plan: Plan, request: Request, soc: SoC, memory: Memory) -> tuple[str, ...]:
     found = list(plan.model.warnings)
+    if isinstance(plan.model, Model) and "decoder" in plan.model.parts[1:] and plan.decoder is None:
+        found.append("generate is 0: the decoder's time and memory are not part of this answer")
     missing = [name for name in plan.phases if plan.strata[name] not in plan.profile.errors]
     if missing and request.fidelity != "bound":
         found.append(
@@ -403,9 +462,8 @@ def _mismatches(plan: Plan, request: Request) -> list[str]:
         )
     if request.threads and plan.profile.engine != "cpu":
         found.append(f"--threads {request.threads} changes nothing: {plan.profile.engine} does the work")
-    longest = getattr(getattr(plan.model, "config", None), "max_positions", None)
-    asked = request.depth + request.prompt + request.generate
-    if plan.model.family == "decoder" and longest and asked > longest:
+    asked, longest = _positions(plan, request)
+    if longest and asked > longest:
         found.append(f"{asked:,} tokens of context, the model was made for {longest:,}")
     return found
 
@@ -415,6 +473,19 @@ def _loads(runtime: str, weights: str) -> bool:
     chosen = scheme(weights)
     everywhere = chosen.default.family == "plain" or "fp4" in weights.lower()
     return everywhere or chosen.family in LOADS.get(runtime, (chosen.family,))
+
+
+def _positions(plan: Plan, request: Request) -> tuple[int, int | None]:
+    """(tokens of the longest sequence of a request, positions the model was made for; None where it does not say)."""
+    config = getattr(plan.model, "config", None)
+    if plan.model.family == "decoder":
+        return request.depth + request.prompt + request.generate, getattr(config, "max_positions", None)
+    if "decode" in plan.phases:
+        decoder = getattr(config, "decoder", None)
+        return request.depth + request.generate, getattr(decoder, "positions", None)
+    sources = [getattr(c, "source", None) for c in (config, getattr(config, "partner", None))]
+    found = [n for n in (getattr(source, "positions", None) for source in sources) if n is not None]
+    return plan.tokens["inference"], min(found, default=None)
 
 
 def _does_not_fit(plan: Plan, soc: SoC, memory: Memory) -> str:

@@ -47,6 +47,7 @@ def choose_profile(runtime: str | None, engine: str, weights: str | None = None)
     if not mine:
         known = sorted({p.runtime for p in profiles} | {a for p in profiles for a in p.aliases})
         raise StudyError(f"runtime {runtime!r} is not known{did_you_mean(name, known)}; known: {', '.join(known)}")
+    mine = [p for p in profiles if p.runtime == mine[0].runtime]  # an alias of one engine's profile means the runtime
     wanted = PREFERENCE.get(mine[0].runtime, ("gpu", "cpu", "ane")) if engine == "auto" else (engine,)
     for candidate in wanted:
         serving = sorted((p for p in mine if p.engine == candidate), key=lambda p: p.builds_from)

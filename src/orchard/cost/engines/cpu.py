@@ -51,8 +51,10 @@ def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: M
 
 
 def worker_threads(hw: Hardware, rules: Mapping[str, Any]) -> Any:
-    """Threads a runtime starts by default: one per core of the fast tiers (super and performance)."""
-    return rules.get("threads") or hw["cpu.s.cores"] + hw["cpu.p.cores"]
+    """Threads that make progress: one per core of the fast tiers by default, never more than the chip has cores."""
+    fast = hw["cpu.s.cores"] + hw["cpu.p.cores"]
+    wanted = rules.get("threads")
+    return np.minimum(float(wanted), fast + hw["cpu.e.cores"]) if wanted else fast
 
 
 def fast_clock(hw: Hardware) -> Any:
