@@ -327,6 +327,48 @@ class Calibration(_Versioned):
     profiles: dict[str, dict[str, FittedParameter]]
 
 
+class TensorPart(_Record):
+    format: str
+    shape: list[int | str]
+
+
+class KindPart(_Record):
+    kind: str
+    ops: int
+    macs: int | str
+    vector_ops: int | str
+
+
+class ModulePart(_Record):
+    path: str
+    ops: int
+    params: int
+    macs: int | str
+
+
+class InspectedModel(_Record):
+    name: str
+    family: str
+    params: int
+
+
+class Inspection(_Versioned):
+    """orchard inspect."""
+
+    schema_name: Literal["orchard.inspection/1"] = Field(alias="schema")
+    model: InspectedModel
+    weight_bytes: int
+    formats: dict[str, int]
+    symbols: list[str]
+    inputs: dict[str, TensorPart]
+    outputs: dict[str, TensorPart]
+    macs: int | str
+    kinds: list[KindPart]
+    modules: list[ModulePart]
+    graph: str | None
+    warnings: list[str]
+
+
 SCHEMAS: dict[str, type[_Versioned]] = {
     "orchard.prediction/1": Prediction,
     "orchard.comparison/1": Comparison,
@@ -336,4 +378,5 @@ SCHEMAS: dict[str, type[_Versioned]] = {
     "orchard.complexity/1": Complexity,
     "orchard.validation/1": Validation,
     "orchard.calibration/1": Calibration,
+    "orchard.inspection/1": Inspection,
 }

@@ -1,0 +1,67 @@
+"""An inspection as text and as a record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from orchard.ir import Size
+from orchard.studies.inspect import Inspection
+from orchard.units import format_bytes, format_count
+
+SCHEMA = "orchard.inspection/1"
+
+
+def inspection_record(found: Inspection, *, graph: bool = True) -> dict[str, Any]:
+    """JSON record; sizes that are not fixed are texts."""
+    return {
+        "schema": SCHEMA,
+        "model": {"name": found.name, "family": found.family, "params": found.parameters},
+        "weight_bytes": found.weight_bytes,
+        "formats": dict(found.formats),
+        "symbols": list(found.symbols),
+        "inputs": {n: {"format": f, "shape": [plain(s) for s in shape]} for n, (f, shape) in found.inputs.items()},
+        "outputs": {n: {"format": f, "shape": [plain(s) for s in shape]} for n, (f, shape) in found.outputs.items()},
+        "macs": plain(found.macs),
+        "kinds": [
+            {"kind": k.kind, "ops": k.ops, "macs": plain(k.macs), "vector_ops": plain(k.vector_ops)}
+            for k in found.kinds
+        ],
+        "modules": [
+            {"path": m.path, "ops": m.ops, "params": m.parameters, "macs": plain(m.macs)} for m in found.modules
+        ],
+        "graph": found.text if graph else None,
+        "warnings": list(found.warnings),
+    }
+
+
+def plain(size: Size) -> int | str:
+    """An int, or the expression as text."""
+    return size if isinstance(size, int) else str(size)
+
+
+def render_inspection(found: Inspection, *, tree: bool, depth: int, graph: bool) -> str:
+    """Plain text: summary, counts per op kind, on request the module tree and the whole graph."""
+    lines = [f"{found.name}  {format_count(found.parameters)} parameters, {format_bytes(found.weight_bytes)}"]
+    formats = ", ".join(f"{name} {format_count(n)}" for name, n in list(found.formats.items())[:6])
+    lines.append(f"weights  {formats or 'none'}")
+    for title, tensors in (("input", found.inputs), ("output", found.outputs)):
+        for name, (fmt, shape) in tensors.items():
+            lines.append(f"{title:<8} {name}: {fmt}[{', '.join(str(s) for s in shape)}]")
+    lines.append(f"sizes    {'free: ' + ', '.join(found.symbols) if found.symbols else 'all fixed'}")
+    lines += ["", f"{'op kind':<28}{'ops':>6}  MACs"]
+    lines += [f"{k.kind:<28}{k.ops:>6}  {_count(k.macs)}" for k in found.kinds]
+    lines.append(f"{'all':<28}{sum(k.ops for k in found.kinds):>6}  {_count(found.macs)}")
+    if tree:
+        lines += ["", f"{'module':<44}{'ops':>6}{'parameters':>14}  MACs"]
+        for module in found.modules:
+            level = module.path.count(".") + 1 if module.path else 0
+            if level <= depth:
+                label = "  " * level + (module.path.rpartition(".")[2] or found.name)
+                lines.append(f"{label:<44}{module.ops:>6}{module.parameters:>14,}  {_count(module.macs)}")
+    if graph:
+        lines += ["", found.text.rstrip()]
+    return "\n".join(lines)
+
+
+def _count(size: Size) -> str:
+    return f"{size:,}" if isinstance(size, int) else str(size)
