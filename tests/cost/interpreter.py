@@ -189,7 +189,8 @@ class Machine:
             into = sums.setdefault(up, {})
             group = groups[up, self.group(lanes, parent_at, tensor, True)]
             for e, value in tile.items():
-                if e in into and e not in group:  # no reduction network: read, add, write
+                first_visit = e not in self.buffers[parent_level, tensor, up]  # at others, `load` has read for every copy
+                if first_visit and e in into and e not in group:  # no reduction network: read, add, write
                     self.reads[parent_level, tensor, up] += 1
                 into[e] = into.get(e, 0) + value
                 group.add(e)

@@ -10,6 +10,7 @@ per instance. Capacity is the whole usable buffer: `buffering` says how transfer
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -335,6 +336,8 @@ def _known(node: dict[str, Any], keys: set[str], where: str) -> None:
 
 
 def _number(value: Any, where: str) -> float:
+    if isinstance(value, str) and re.fullmatch(r"\d+(\.\d*)?[eE]\d+", value):
+        value = float(value)  # YAML 1.1 reads 1.0e9 as text, for want of a sign
     if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0 or value == float("inf"):
         raise ArchError(f"{where}: got {value!r}, expected a number >= 0")
     return float(value)

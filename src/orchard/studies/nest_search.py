@@ -1,0 +1,667 @@
+"""The mapper's moves, put together from the lattice (mapping), the word counts (cost) and the engine (search).
+
+See `orchard.cost.placement` for the moves and why they lose nothing. A slot is (stage, placed tensors, waiting flow); stages are
+the machine's levels and fan-outs from the inside out. Rows of a slot with the same tiles have the same completions, so the
+engine's dominance applies. Compared columns: energy, words used in the level being filled, MAC steps, and (when time at memory
+ports can bind) words per port limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchard.cost.placement import Crossing, Flow, FlowWords, tile_words
+from orchard.hw.arch import Architecture, FanOut, Level
+from orchard.mapping.lattice import Lattice, Spread, spreads
+from orchard.mapping.nest import Keep, Loop, Nest, refuse
+from orchard.mapping.problem import Problem
+from orchard.search.layered import Batch, Slot, Trail
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Objective = Literal["edp", "energy", "latency", "traffic"]
+_TIE = 1e-9
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """Which tensors stay in which levels (the root holds all)."""
+
+    held: dict[str, tuple[str, ...]]  # level -> tensors
+
+
+class NestModel:
+    """`orchard.search.layered.Model` for one problem, machine and pattern of residency."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        arch: Architecture,
+        lattice: Lattice,
+        pattern: Pattern,
+        objective: Objective,
+        *,
+        compare_time: bool,
+        ragged: bool,
+    ) -> None:
+        self.problem, self.arch, self.lattice, self.pattern = problem, arch, lattice, pattern
+        self.objective, self.compare_time, self.ragged = objective, compare_time, ragged
+        self.flow_words = FlowWords(problem, lattice, arch.word_bits)
+        self.sizes = np.array(lattice.sizes, dtype=np.int64)
+        self.root = arch.levels[0]
+        self.stages: list[Level | FanOut] = list(reversed(arch.nodes))
+        self.depth = {node.name: i for i, node in enumerate(self.stages)}
+        self.fans = [i for i, node in enumerate(self.stages) if isinstance(node, FanOut)]
+        self.held = {**pattern.held, self.root.name: ()}
+        self.flows = self._flows()
+        self.flow_of = {(f.tensor, f.child): i for i, f in enumerate(self.flows)}
+        self.limits = self._limits()
+        bits = max(problem.bits.get(t, arch.word_bits) for t in problem.inputs)
+        self.mac_rate = arch.compute.rate(bits)
+        self.mac_energy = problem.macs * arch.compute.energy(bits) * (1.0 if objective != "traffic" else _TIE)
+        self.spread = {fan.name: spreads(problem, fan, lattice) for fan in arch.fan_outs}
+        self.most_lanes = self._most_lanes()
+        self.top = np.array([len(t) - 1 for t in lattice.tiles], dtype=np.int16)
+        self.least = [self._least(flow) for flow in self.flows]
+        self._refuse_hopeless()
+
+    # -- set-up --------------------------------------------------------------------------------------------------------
+    def _flows(self) -> list[Flow]:
+        flows = []
+        for tensor in self.problem.tensors:
+            holders = [self.root.name, *(lv.name for lv in self.arch.levels[1:] if tensor in self.held[lv.name])]
+            flows += [Flow(tensor, parent, child) for parent, child in zip(holders, [*holders[1:], None])]
+        return flows
+
+    def _limits(self) -> list[tuple[Level, str, float]]:
+        found: list[tuple[Level, str, float]] = []
+        for level in self.arch.levels:
+            for kind, rate in (("both", level.bandwidth), ("read", level.read_bandwidth), ("write", level.write_bandwidth)):
+                if rate is not None:
+                    found.append((level, kind, rate))
+        return found
+
+    def _most_lanes(self) -> list[int]:
+        """Largest number of copies that the fan-outs from stage i outwards can still use."""
+        most = [1] * (len(self.stages) + 1)
+        for i in reversed(range(len(self.stages))):
+            node = self.stages[i]
+            copies = int(self.spread[node.name].copies.prod(axis=1).max()) if isinstance(node, FanOut) else 1
+            most[i] = most[i + 1] * copies
+        return most
+
+    def _unit_energy(self, level: str, kind: str) -> float:
+        node = self.arch.level(level)
+        real = node.read_energy_pj if kind == "read" else node.write_energy_pj
+        if self.objective == "traffic":
+            return (1.0 if level == self.root.name else 0.0) + _TIE * real
+        return real
+
+    def _kinds(self, tensor: str) -> tuple[str, str]:
+        """What a flow's main direction does at the parent's port and at the child's."""
+        return ("write", "read") if tensor == self.problem.output else ("read", "write")
+
+    def _least(self, flow: Flow) -> float:
+        """Energy that a flow costs at the very least: every word of the tensor once."""
+        at_parent, at_child = self._kinds(flow.tensor)
+        energy = self._unit_energy(flow.parent, at_parent)
+        if flow.child is not None:
+            energy += self._unit_energy(flow.child, at_child)
+        return self.flow_words.whole[flow.tensor] * energy
+
+    def _tile_words(self, tensor: str, tiles: Ints) -> Floats:
+        return tile_words(self.problem, self.lattice, tensor, tiles, self.arch.word_bits)
+
+    def _refuse_hopeless(self) -> None:
+        """Refuse at once where even one element of every tensor is too much."""
+        ones = np.ones((1, len(self.lattice.dims)), dtype=np.int64)
+        for level in self.arch.levels[1:]:
+            need = {t: float(self._tile_words(t, ones)[0]) for t in self.held[level.name]}
+            if level.is_partitioned:
+                for tensor, words in need.items():
+                    have = level.words_for(self.problem.role(tensor)) or 0
+                    if words > have:
+                        where = f"{self.problem.name} on {level.name}, one element of {tensor}"
+                        raise refuse(where, words, max(have, 1e-9), f"A capacity of {words:,.0f} words would fit.")
+            elif level.capacity_words is not None and sum(need.values()) > (level.words_for("I") or 0):
+                total, have = sum(need.values()), level.words_for("I") or 0
+                where = f"{self.problem.name} on {level.name}, one element of {', '.join(need)}"
+                raise refuse(where, total, max(have, 1e-9), f"A capacity of {total:,.0f} words would fit.")
+
+    # -- engine protocol -----------------------------------------------------------------------------------------------
+    def first(self) -> tuple[Slot, Batch]:
+        idx = np.zeros((1, len(self.lattice.dims)), dtype=np.int16)
+        carried: dict[str, NDArray[Any]] = {
+            "idx": idx,
+            "energy": np.full(1, self.mac_energy),
+            "words": np.zeros((1, len(self.limits))),
+            "steps": np.full(1, float(self.problem.macs)),
+            "room": np.zeros(1),
+            "slide": np.full(1, -1, dtype=np.int16),
+            "pre": np.zeros(1, dtype=np.int16),
+            "way": np.zeros(1, dtype=np.int64),
+        }
+        for i, flow in enumerate(self.flows):
+            if flow.child is None:
+                self._open(i, carried, np.full(1, -1, np.int16), np.ones(1, np.int64))
+        if not self.fans:
+            self._credit(carried, range(len(self.flows)))
+        for i, flow in enumerate(self.flows):
+            if flow.child is None and not self._fans_between(flow):
+                self._settle(i, carried)
+        slot: Slot = (0, 0, -1)
+        return slot, self._batch(slot, carried, np.zeros(1, dtype=np.int64), "start")
+
+    def rank(self, slot: Slot) -> int:
+        stage, mask, waiting = _parts(slot)
+        return stage * 1000 + 2 * mask.bit_count() + (1 if waiting < 0 else 0)
+
+    def is_final(self, slot: Slot) -> bool:
+        return slot[0] == len(self.stages)
+
+    def expand(self, slot: Slot, batch: Batch) -> Iterable[tuple[Slot, Batch]]:
+        stage, mask, waiting = _parts(slot)
+        node = self.stages[stage]
+        if isinstance(node, FanOut):
+            yield from self._cross(slot, batch, node)
+            return
+        if mask == (1 << len(self.held[node.name])) - 1 and self._may_leave(stage, waiting):
+            carried = {**batch.carried, "room": np.zeros(len(batch)), "slide": np.full(len(batch), -1, np.int16)}
+            onward: Slot = (stage + 1, 0, waiting)
+            yield onward, self._batch(onward, carried, np.arange(len(batch)), "next")
+        yield from self._place(slot, batch, node)
+
+    def _may_leave(self, stage: int, waiting: int) -> bool:
+        return waiting < 0 or self.depth[self.flows[waiting].parent] > stage
+
+    def lower_bound(self, slot: Slot, batch: Batch) -> Floats:
+        """Score that no completion can beat: energy so far, every word once for what is still to come, the steps if all copies
+        that remain are used, and the words so far at ports whose copies are settled."""
+        stage = _parts(slot)[0]
+        energy = batch.carried["energy"] + self._rest(slot, batch.carried)
+        steps = batch.carried["steps"] / self.most_lanes[stage] / self.mac_rate
+        settled = not any(f >= stage for f in self.fans)
+        return self._score(energy, steps, batch.carried["words"] if settled else None)
+
+    def evaluate(self, slot: Slot, batch: Batch) -> Floats:
+        return self._score(batch.carried["energy"], batch.carried["steps"] / self.mac_rate, batch.carried["words"])
+
+    def cycles(self, steps: Floats, words: Floats | None) -> Floats:
+        """Latency from MAC cycles and port words, as `orchard.cost.mapped.latency`."""
+        total, serial = steps, np.zeros(len(steps))
+        if words is None:
+            return total
+        per_level: dict[str, Floats] = {}
+        for column, (level, _, rate) in enumerate(self.limits):
+            cycles = words[:, column] / rate
+            per_level[level.name] = np.maximum(per_level.get(level.name, cycles), cycles)
+        for name, cycles in per_level.items():
+            if self.arch.level(name).buffering == "single":
+                serial = serial + cycles
+            else:
+                total = np.maximum(total, cycles)
+        return total + serial
+
+    def _score(self, energy: Floats, steps: Floats, words: Floats | None) -> Floats:
+        if self.objective in ("energy", "traffic"):
+            return energy
+        cycles = self.cycles(steps, words if self.compare_time else None)
+        if self.objective == "latency":
+            return cycles * (1 + _TIE * energy / (energy + self.mac_energy + 1.0))
+        return energy * cycles
+
+    def _rest(self, slot: Slot, carried: dict[str, NDArray[Any]]) -> Floats:
+        """Least energy of flows that are not paid yet."""
+        stage, mask, waiting = _parts(slot)
+        total = 0.0
+        for i, flow in enumerate(self.flows):
+            if f"snap{i}" in carried or i == waiting:
+                total += self.least[i]
+            elif flow.child is not None and self.depth[flow.child] >= stage:
+                level = flow.child
+                placed = self.depth[level] == stage and mask >> self.held[level].index(flow.tensor) & 1
+                total += 0.0 if placed else self.least[i]
+        return np.full(len(carried["energy"]), total)
+
+    # -- bookkeeping ---------------------------------------------------------------------------------------------------
+    def _batch(self, slot: Slot, carried: dict[str, NDArray[Any]], origin: Ints, move: str) -> Batch:
+        """Columns and key parts depend on the slot only, so that batches of one slot join."""
+        waiting = _parts(slot)[2]
+        columns = [carried["energy"], carried["room"], carried["steps"]]
+        if self.compare_time:
+            columns += [carried["words"][:, i] for i in range(len(self.limits))]
+        parts = [self.lattice.keys(carried["idx"])]
+        for name in sorted(carried):
+            if name.startswith("reps"):
+                columns.append(carried[name])
+                i = int(name[4:])
+                if self.ragged or self.flow_words.windows[self.flows[i].tensor]:
+                    parts.append(self.lattice.keys(carried[f"snap{i}"]))
+                    parts.append(carried[f"slid{i}"].astype(np.int64))
+                    parts.append(carried[f"run{i}"])
+            elif name.startswith("lanes") and (len(self.fans) > 1 and self._any_windows() or self.ragged):
+                parts += [carried[name][:, d] for d in range(len(self.lattice.dims))]
+            elif name.startswith("red"):
+                columns.append(-carried[name])
+        if waiting >= 0:
+            columns.append(carried["wait_copies"])
+            if self.ragged or self.flow_words.windows[self.flows[waiting].tensor]:
+                parts += [carried["wait_lanes"][:, d] for d in range(len(self.lattice.dims))]
+                parts += [carried["wait_tiles"][:, d] for d in range(len(self.lattice.dims))]
+        return Batch(np.stack(parts, axis=1), np.stack(columns, axis=1), carried, origin, move)
+
+    def _any_windows(self) -> bool:
+        return any(self.flow_words.windows.values())
+
+    def _fans_between(self, flow: Flow) -> list[int]:
+        """Stages of the fan-outs between a flow's child and its parent."""
+        inner = -1 if flow.child is None else self.depth[flow.child]
+        return [f for f in self.fans if inner < f < self.depth[flow.parent]]
+
+    def _open(self, i: int, carried: dict[str, NDArray[Any]], slide: NDArray[np.int16], run: Ints) -> None:
+        """Note a flow's tile now; it is paid once every fan-out below its parent is crossed."""
+        carried[f"snap{i}"] = carried["idx"] if slide.max(initial=-1) < 0 else _with(carried["idx"], slide, carried["pre"])
+        carried[f"slid{i}"] = slide
+        carried[f"run{i}"] = run
+        carried[f"reps{i}"] = self.flow_words.visits(self.flows[i].tensor, self.lattice.values(carried[f"snap{i}"]))
+
+    def _settle(self, i: int, carried: dict[str, NDArray[Any]]) -> None:
+        """Pay an open flow and forget its tile."""
+        flow = self.flows[i]
+        tiles = self.lattice.values(carried.pop(f"snap{i}"))
+        slide, run = carried.pop(f"slid{i}"), carried.pop(f"run{i}")
+        carried.pop(f"reps{i}")
+        crossings = [
+            Crossing(carried[f"below{f}"], carried[f"lanes{f}"], self._shares(self.stages[f], flow.tensor))
+            for f in self._fans_between(flow)
+        ]
+        words = self.flow_words
+        down = words.visits(flow.tensor, tiles)
+        up = words.shared_visits(flow.tensor, tiles, crossings) if crossings else down
+        if words.windows[flow.tensor]:
+            volume = self._volume(flow.tensor, tiles, slide, run)
+            shared = words.shared_volume(flow.tensor, tiles, crossings) if crossings else volume
+            shared = np.where(slide >= 0, volume, shared)
+        else:
+            volume = shared = words.volume(flow.tensor, tiles)
+        self._pay(i, carried, up * shared, down * volume)
+
+    def _volume(self, tensor: str, tiles: Ints, slide: NDArray[np.int16], run: Ints) -> Floats:
+        result = self.flow_words.volume(tensor, tiles)
+        for dim in np.unique(slide[slide >= 0]):
+            rows = slide == dim
+            result[rows] = self.flow_words.volume(tensor, tiles[rows], int(dim), run[rows])
+        return result
+
+    def _shares(self, node: Level | FanOut, tensor: str) -> bool:
+        assert isinstance(node, FanOut)
+        return node.reduce if tensor == self.problem.output else node.multicast
+
+    def _pay(self, i: int, carried: dict[str, NDArray[Any]], up: Floats, down: Floats) -> None:
+        """Charge `up` words at the parent's port and `down` at the child's; outputs go both ways (first visits come back
+        through `_credit`)."""
+        flow = self.flows[i]
+        both_ways = flow.tensor == self.problem.output
+        for name, words, kind in ((flow.parent, up, 0), (flow.child, down, 1)):
+            if name is None:
+                continue
+            self._charge(carried, name, self._kinds(flow.tensor)[kind], words)
+            if both_ways:
+                self._charge(carried, name, self._kinds(flow.tensor)[1 - kind], words)
+
+    def _charge(self, carried: dict[str, NDArray[Any]], level: str, kind: str, words: Floats) -> None:
+        carried["energy"] = carried["energy"] + words * self._unit_energy(level, kind)
+        for column, (limit, what, _) in enumerate(self.limits):
+            if limit.name == level and what in ("both", kind):
+                carried["words"] = carried["words"].copy()
+                carried["words"][:, column] += words / self._copies(carried, level)
+
+    def _copies(self, carried: dict[str, NDArray[Any]], level: str) -> Floats | float:
+        """Copies of `level` made by fan-outs that are already crossed (later ones divide when they are crossed)."""
+        total: Floats | float = 1.0
+        for f in self.fans:
+            if f > self.depth[level] and f"all{f}" in carried:
+                total = total * carried[f"all{f}"]
+        return total
+
+    def _credit(self, carried: dict[str, NDArray[Any]], flows: Iterable[int]) -> None:
+        """Give back what first visits do not do: read the partial sum above, and write it into the copies."""
+        whole = np.full(len(carried["energy"]), self.flow_words.whole[self.problem.output])
+        for i in flows:
+            flow = self.flows[i]
+            if flow.tensor != self.problem.output:
+                continue
+            self._charge(carried, flow.parent, "read", -whole * self._split(carried, flow.parent))
+            if flow.child is not None:
+                self._charge(carried, flow.child, "write", -whole * self._split(carried, flow.child))
+
+    def _split(self, carried: dict[str, NDArray[Any]], level: str) -> Floats | float:
+        """Into how many copies of `level` the reduction is split: each has its own first visit."""
+        total: Floats | float = 1.0
+        for f in self.fans:
+            if f > self.depth[level] and f"red{f}" in carried:
+                total = total * carried[f"red{f}"]
+        return total
+
+    # -- moves ---------------------------------------------------------------------------------------------------------
+    def _cross(self, slot: Slot, batch: Batch, fan: FanOut) -> Iterator[tuple[Slot, Batch]]:
+        stage, _, waiting = _parts(slot)
+        spread = self.spread[fan.name]
+        onward: Slot = (stage + 1, 0, waiting)
+        rows_per_chunk = max(1, 400_000 // max(1, len(spread.copies)))
+        for start in range(0, len(batch), rows_per_chunk):
+            rows = np.arange(start, min(len(batch), start + rows_per_chunk))
+            origin, way, idx = self._multiply(batch.carried["idx"][rows], spread)
+            origin = rows[origin]
+            fits = self._fits_outside(stage, self.lattice.values(idx))
+            for name in [n for n in batch.carried if n.startswith("slid") and n != "slide"]:
+                fits &= self._slide_allowed(batch.carried[name][origin], spread.copies[way], self.flows[int(name[4:])].tensor)
+            origin, way, idx = origin[fits], way[fits], idx[fits]
+            if len(origin):
+                yield onward, self._crossed(onward, stage, batch, origin, way, idx, spread)
+
+    def _multiply(self, idx: NDArray[np.int16], spread: Spread) -> tuple[Ints, Ints, NDArray[np.int16]]:
+        """Every row with every way of spreading whose tiles are candidates."""
+        n, ways = len(idx), len(spread.copies)
+        good = np.ones((n, ways), dtype=bool)
+        new = np.empty((n, ways, len(self.lattice.dims)), dtype=np.int16)
+        for d, tiles in enumerate(self.lattice.tiles):
+            copies, inverse = np.unique(spread.copies[:, d], return_inverse=True)
+            target = tiles[:, None] * copies[None, :]
+            place = np.minimum(np.searchsorted(tiles, target), len(tiles) - 1)
+            table = np.where(tiles[place] == target, place, -1).astype(np.int16)
+            new[:, :, d] = table[idx[:, d]][:, inverse.reshape(-1)]
+            good &= new[:, :, d] >= 0
+        origin, way = np.nonzero(good)
+        return origin, way, new[origin, way]
+
+    def _slide_allowed(self, slide: NDArray[np.int16], copies: Ints, tensor: str) -> NDArray[np.bool_]:
+        allowed = np.ones(len(slide), dtype=bool)
+        for _, at in self.flow_words.windows[tensor]:
+            dims = [i for i in at if i is not None]
+            allowed &= ~np.isin(slide, dims) | (copies[:, dims] == 1).all(axis=1)
+        return allowed
+
+    def _crossed(
+        self, onward: Slot, stage: int, batch: Batch, origin: Ints, way: Ints, idx: NDArray[np.int16], spread: Spread
+    ) -> Batch:
+        carried = {name: values[origin] for name, values in batch.carried.items()}
+        copies = spread.copies[way]
+        below = self.lattice.values(carried["idx"])
+        carried |= {"idx": idx, "way": way, f"below{stage}": below, f"lanes{stage}": copies}
+        lanes = copies.prod(axis=1).astype(np.float64)
+        full, rest = np.divmod(self.sizes, below * copies)
+        busiest = full * below + np.minimum(rest, below)
+        if len(self.fans) == 1:
+            carried["steps"] = busiest.prod(axis=1).astype(np.float64)
+        else:
+            carried["steps"] = carried["steps"] / lanes
+        waiting = _parts(onward)[2]
+        if waiting >= 0:
+            carried["wait_lanes"] = carried["wait_lanes"] * copies
+            carried["wait_copies"] = carried["wait_lanes"][:, self.flow_words.irrelevant[self.flows[waiting].tensor]].prod(axis=1)
+        reduced = self.flow_words.irrelevant[self.problem.output]
+        carried[f"red{stage}"] = copies[:, reduced].prod(axis=1).astype(np.float64)
+        carried[f"all{stage}"] = lanes
+        for column, (level, _, _) in enumerate(self.limits):
+            if self.depth[level.name] < stage:
+                carried["words"][:, column] /= lanes
+        for i, flow in enumerate(self.flows):
+            if f"snap{i}" in carried and max(self._fans_between(flow), default=-1) == stage:
+                self._settle(i, carried)
+        if stage == self.fans[-1]:
+            inner = [i for i, f in enumerate(self.flows) if f.child is None or self.depth[f.child] < stage]
+            self._credit(carried, inner)
+            for name in list(carried):
+                if name.startswith(("red", "all")):
+                    del carried[name]
+        if not any(name.startswith("snap") for name in carried):
+            for name in list(carried):
+                if name.startswith(("below", "lanes")):
+                    del carried[name]
+        return self._batch(onward, carried, origin, "cross")
+
+    def _fits_outside(self, stage: int, tiles: Ints) -> NDArray[np.bool_]:
+        """Whether the current tiles can still stand in every level further out: tiles only grow."""
+        fits = np.ones(len(tiles), dtype=bool)
+        for node in self.stages[stage + 1 :]:
+            if isinstance(node, Level) and node.capacity_words is not None:
+                fits &= self._fits(node, self.held[node.name], np.zeros(len(tiles)), tiles)
+        return fits
+
+    def _fits(self, level: Level, tensors: Iterable[str], room: Floats, tiles: Ints) -> NDArray[np.bool_]:
+        fits = np.ones(len(tiles), dtype=bool)
+        if level.capacity_words is None:
+            return fits
+        total = room
+        for tensor in tensors:
+            words = self._tile_words(tensor, tiles)
+            total = total + words
+            if level.is_partitioned:
+                fits &= words <= (level.words_for(self.problem.role(tensor)) or 0)
+        if not level.is_partitioned:
+            fits &= total <= (level.words_for("I") or 0)
+        return fits
+
+    def _place(self, slot: Slot, batch: Batch, level: Level) -> Iterator[tuple[Slot, Batch]]:
+        stage, mask, waiting = _parts(slot)
+        held = self.held[level.name]
+        frozen = set(self.flow_words.relevant[self.flows[waiting].tensor]) if waiting >= 0 else set()
+        for bit, tensor in enumerate(held):
+            if mask >> bit & 1 or not self._in_order(level, held, mask, tensor):
+                continue
+            if waiting >= 0 and self.flows[waiting].tensor == tensor:
+                continue
+            flow = self.flow_of[tensor, level.name]
+            new_mask = mask | 1 << bit
+            complete = new_mask == (1 << len(held)) - 1
+            unplaced = [t for b, t in enumerate(held) if not mask >> b & 1]
+            free = [d for d in self.flow_words.irrelevant[tensor] if d not in frozen]
+            halo = [d for d in self.flow_words.window_dims[tensor] if d not in frozen]
+            outermost = complete and waiting < 0 and all(
+                isinstance(n, Level) and not self.held[n.name] for n in self.stages[stage + 1 :]
+            )
+            origin, idx = self._raise(stage, level, unplaced, batch, halo, free, outermost)
+            yield from self._placed((stage, new_mask, waiting), flow, batch, level, origin, idx)
+            if complete and waiting < 0 and not outermost:
+                origin, idx = self._raise(stage, level, unplaced, batch, halo, [], False)
+                yield self._left_waiting((stage, new_mask, flow), flow, batch, level, origin, idx)
+        if waiting >= 0 and stage > max([self.depth[self.flows[waiting].child or ""], *self._fans_between(self.flows[waiting])]):
+            yield from self._close(slot, batch, level, waiting, mask)
+
+    def _in_order(self, level: Level, held: tuple[str, ...], mask: int, tensor: str) -> bool:
+        """With a fixed order, the innermost tensor that is not placed comes next."""
+        if level.order is None:
+            return True
+        ordered = [t for role in level.order for t in held if role in (t, self.problem.role(t))]
+        if tensor not in ordered:
+            return True
+        left = [t for t in ordered if not mask >> held.index(t) & 1]
+        return left[-1] == tensor
+
+    def _raise(
+        self, stage: int, level: Level, unplaced: list[str], batch: Batch, halo: list[int], free: list[int], to_top: bool
+    ) -> tuple[Ints, NDArray[np.int16]]:
+        """Rows with `halo` and `free` dims raised in every way that still fits here and further out. `to_top`: nothing else
+        can want the free dims, so the whole dim is best."""
+        idx = batch.carried["idx"]
+        origin = np.arange(len(idx))
+        if to_top:
+            idx = idx.copy()
+            idx[:, free] = self.top[free]
+        for d in [*halo, *([] if to_top else free)]:
+            starts, counts, flat = self.lattice.raises[d]
+            n_options = counts[idx[:, d]]
+            rows = np.repeat(np.arange(len(idx)), n_options)
+            first = np.repeat(np.cumsum(n_options) - n_options, n_options)
+            raised = flat[starts[idx[rows, d]] + np.arange(len(rows)) - first]
+            idx = idx[rows]
+            idx[:, d] = raised
+            origin = origin[rows]
+            tiles = self.lattice.values(idx)
+            fits = self._fits(level, unplaced, batch.carried["room"][origin], tiles) & self._fits_outside(stage, tiles)
+            origin, idx = origin[fits], idx[fits]
+        if to_top or not [*halo, *free]:
+            fits = self._fits(level, unplaced, batch.carried["room"][origin], self.lattice.values(batch.carried["idx"][origin] if to_top else idx))
+            origin, idx = origin[fits], idx[fits]
+        return origin, idx
+
+    def _placed(
+        self, onward: Slot, flow: int, batch: Batch, level: Level, origin: Ints, idx: NDArray[np.int16]
+    ) -> Iterator[tuple[Slot, Batch]]:
+        carried = {name: values[origin] for name, values in batch.carried.items()}
+        carried["idx"] = idx
+        tensor = self.flows[flow].tensor
+        if level.capacity_words is not None and not level.is_partitioned:
+            carried["room"] = carried["room"] + self._tile_words(tensor, self.lattice.values(idx))
+        waiting = _parts(onward)[2]
+        frozen = set(self.flow_words.relevant[self.flows[waiting].tensor]) if waiting >= 0 else set()
+        for variant, source in self._slides(carried, self.flow_words.window_dims[tensor], frozen):
+            self._open(flow, variant, variant["slide"], variant.pop("run"))
+            if not any(f > self.depth[level.name] for f in self.fans):
+                self._credit(variant, [flow])
+            if not self._fans_between(self.flows[flow]):
+                self._settle(flow, variant)
+            yield onward, self._batch(onward, variant, origin[source], f"place {tensor} {level.name}")
+
+    def _slides(
+        self, carried: dict[str, NDArray[Any]], dims: list[int], frozen: set[int]
+    ) -> Iterator[tuple[dict[str, NDArray[Any]], Ints]]:
+        """Each row as it is, and with a sliding loop right outside, over every run length."""
+        n = len(carried["idx"])
+        still = {**carried, "slide": np.full(n, -1, np.int16), "pre": np.zeros(n, np.int16), "run": np.ones(n, np.int64)}
+        yield still, np.arange(n)
+        for d in dims:
+            if d in frozen:
+                continue
+            starts, counts, flat = self.lattice.raises[d]
+            now = carried["idx"][:, d]
+            n_options = counts[now] - 1
+            rows = np.repeat(np.arange(n), n_options)
+            if len(rows) == 0:
+                continue
+            first = np.repeat(np.cumsum(n_options) - n_options, n_options)
+            target = flat[starts[now[rows]] + 1 + np.arange(len(rows)) - first]
+            moved = {name: values[rows] for name, values in carried.items()}
+            moved["pre"] = moved["idx"][:, d].copy()
+            moved["idx"] = moved["idx"].copy()
+            moved["idx"][:, d] = target
+            moved["slide"] = np.full(len(rows), d, np.int16)
+            moved["run"] = self.lattice.tiles[d][target]
+            yield moved, rows
+
+    def _left_waiting(
+        self, onward: Slot, flow: int, batch: Batch, level: Level, origin: Ints, idx: NDArray[np.int16]
+    ) -> tuple[Slot, Batch]:
+        carried = {name: values[origin] for name, values in batch.carried.items()}
+        tensor = self.flows[flow].tensor
+        tiles = self.lattice.values(idx)
+        carried |= {
+            "idx": idx,
+            "wait_tiles": tiles,
+            "wait_lanes": np.ones_like(tiles),
+            "wait_copies": np.ones(len(idx)),
+            "slide": np.full(len(idx), -1, np.int16),
+        }
+        if not any(f > self.depth[level.name] for f in self.fans):
+            self._credit(carried, [flow])
+        return onward, self._batch(onward, carried, origin, f"wait {tensor} {level.name}")
+
+    def _close(self, slot: Slot, batch: Batch, level: Level, waiting: int, mask: int) -> Iterator[tuple[Slot, Batch]]:
+        """Settle the waiting flow: loops over dims that it does not have, up to here, were reuse."""
+        stage = _parts(slot)[0]
+        flow = self.flows[waiting]
+        held = self.held[level.name]
+        unplaced = [t for b, t in enumerate(held) if not mask >> b & 1]
+        free = self.flow_words.irrelevant[flow.tensor]
+        origin, idx = self._raise(stage, level, unplaced, batch, [], free, level is self.root)
+        onward: Slot = (stage, mask, -1)
+        carried = {name: values[origin] for name, values in batch.carried.items()}
+        carried["idx"] = idx
+        below, lanes = carried.pop("wait_tiles"), carried.pop("wait_lanes")
+        carried.pop("wait_copies")
+        dims = self.flow_words.window_dims[flow.tensor]
+        for variant, source in self._slides(carried, dims, set()):
+            slide, run = variant["slide"], variant.pop("run")
+            allowed = self._slide_allowed(slide, lanes[source], flow.tensor)
+            variant = {name: values[allowed] for name, values in variant.items()}
+            rows = source[allowed]
+            self._pay_waiting(waiting, variant, below[rows], lanes[rows], slide[allowed], run[allowed])
+            yield onward, self._batch(onward, variant, origin[rows], "close")
+
+    def _pay_waiting(
+        self, i: int, carried: dict[str, NDArray[Any]], below: Ints, lanes: Ints, slide: NDArray[np.int16], run: Ints
+    ) -> None:
+        flow, words = self.flows[i], self.flow_words
+        before = carried["idx"] if slide.max(initial=-1) < 0 else _with(carried["idx"], slide, carried["pre"])
+        tiles = self.lattice.values(before)
+        up, down = np.ones(len(tiles)), np.ones(len(tiles))
+        for d in words.irrelevant[flow.tensor]:
+            full, rest = np.divmod(self.sizes[d], tiles[:, d])
+            up *= -(-self.sizes[d] // tiles[:, d])
+            down *= full * lanes[:, d] + -(-np.minimum(rest, lanes[:, d] * below[:, d]) // below[:, d])
+        fans = self._fans_between(flow)
+        crossing = Crossing(below, lanes, all(self._shares(self.stages[f], flow.tensor) for f in fans))
+        if not crossing.shared:
+            up = down
+        volume = self._volume(flow.tensor, below, slide, run)
+        shared = words.shared_volume(flow.tensor, below, [crossing]) if fans else volume
+        self._pay(i, carried, up * np.where(slide >= 0, volume, shared), down * volume)
+
+    # -- from a trail back to a nest -----------------------------------------------------------------------------------
+    def nest(self, trail: Trail) -> Nest:
+        """The loop nest of a finished answer."""
+        inner_first: list[Loop | Keep] = []
+        now = np.zeros(len(self.lattice.dims), dtype=np.int64)
+        for slot, move, row in trail.steps[1:]:
+            words = move.split()
+            if words[0] == "cross":
+                stage = _parts(slot)[0] - 1
+                inner_first += self._spatial(self.stages[stage], now, int(row["way"]))
+                now = row["idx"].astype(np.int64)
+                continue
+            slide = int(row["slide"]) if words[0] in ("place", "close") else -1
+            before = row["idx"].astype(np.int64)
+            if slide >= 0:
+                before[slide] = int(row["pre"])
+            inner_first += self._temporal(now, before)
+            if words[0] in ("place", "wait"):
+                inner_first.append(Keep(words[2], words[1]))
+            inner_first += self._temporal(before, row["idx"].astype(np.int64))
+            now = row["idx"].astype(np.int64)
+        inner_first += self._temporal(now, self.top.astype(np.int64))
+        return Nest(tuple(reversed(inner_first)))
+
+    def _temporal(self, low: Ints, high: Ints) -> list[Loop | Keep]:
+        return [
+            Loop(dim, int(self.lattice.tiles[d][low[d]])) for d, dim in enumerate(self.lattice.dims) if high[d] != low[d]
+        ]
+
+    def _spatial(self, fan: Level | FanOut, now: Ints, way: int) -> list[Loop | Keep]:
+        tile = [int(t[i]) for t, i in zip(self.lattice.tiles, now)]
+        loops: list[Loop | Keep] = []
+        for axis, copies in self.spread[fan.name].splits[way].items():
+            for d, dim in enumerate(self.lattice.dims):
+                if copies[d] > 1:
+                    loops.append(Loop(dim, tile[d], axis))
+                    tile[d] *= copies[d]
+        return loops
+
+
+def _parts(slot: Slot) -> tuple[int, int, int]:
+    stage, mask, waiting = slot
+    assert isinstance(stage, int) and isinstance(mask, int) and isinstance(waiting, int)
+    return stage, mask, waiting
+
+
+def _with(idx: NDArray[np.int16], slide: NDArray[np.int16], pre: NDArray[np.int16]) -> NDArray[np.int16]:
+    """Candidate indices with the sliding dim at its value below the sliding loop."""
+    result = idx.copy()
+    rows = np.flatnonzero(slide >= 0)
+    result[rows, slide[rows]] = pre[rows]
+    return result
