@@ -14,7 +14,7 @@ bounds what any completion can reach, and scores finished answers. Two rules pru
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -44,6 +44,8 @@ class Batch:
 
 
 Slot = tuple[Hashable, ...]
+Progress = Callable[[Slot, int, int], None]
+"""Told after each slot: the slot, rows that came in, rows kept. May raise to stop."""
 
 
 class Model(Protocol):
@@ -55,7 +57,10 @@ class Model(Protocol):
         ...
 
     def is_final(self, slot: Slot) -> bool: ...
-    def expand(self, slot: Slot, batch: Batch) -> Iterable[tuple[Slot, Batch]]: ...
+    def expand(self, slot: Slot, batch: Batch, best: float) -> Iterable[tuple[Slot, Batch]]:
+        """Partial answers that grow from `batch`. Those whose every completion scores `best` or more may be left out."""
+        ...
+
     def lower_bound(self, slot: Slot, batch: Batch) -> Floats: ...
     def evaluate(self, slot: Slot, batch: Batch) -> Floats: ...
 
@@ -76,7 +81,7 @@ class Outcome:
     exact: bool  # False where the beam cut something that no rule allows to cut
 
 
-def solve(model: Model, *, beam: int | None = None, incumbent: float = np.inf) -> Outcome:
+def solve(model: Model, *, beam: int | None = None, incumbent: float = np.inf, progress: Progress | None = None) -> Outcome:
     """Best answer with a score below `incumbent` (or no trail). `beam` keeps that many rows per slot: fast, not exact."""
     slot, batch = model.first()
     waiting: dict[Slot, list[tuple[Slot | None, Batch]]] = {slot: [(None, batch)]}
@@ -108,7 +113,9 @@ def solve(model: Model, *, beam: int | None = None, incumbent: float = np.inf) -
         merged, source_of = merged.take(rows), source_of[rows]
         kept[slot] = (merged, source_of, sources)
         kept_rows += len(merged)
-        for next_slot, piece in model.expand(slot, merged):
+        if progress is not None:
+            progress(slot, len(bounds), len(merged))
+        for next_slot, piece in model.expand(slot, merged, best):
             waiting.setdefault(next_slot, []).append((slot, piece))
     trail = _trace(kept, best_at) if best_at is not None else None
     return Outcome(best, trail, considered, kept_rows, exact)

@@ -67,7 +67,9 @@ class NestModel:
         self.spread = {fan.name: spreads(problem, fan, lattice) for fan in arch.fan_outs}
         self.most_lanes = self._most_lanes()
         self.top = np.array([len(t) - 1 for t in lattice.tiles], dtype=np.int16)
-        self.least = [self._least(flow) for flow in self.flows]
+        self.least_ends = [self._least_ends(flow) for flow in self.flows]
+        self.least = [up + down for up, down in self.least_ends]
+        self._tables: dict[tuple[int, int], NDArray[np.int16]] = {}
         self._refuse_hopeless()
 
     # -- set-up --------------------------------------------------------------------------------------------------------
@@ -106,13 +108,12 @@ class NestModel:
         """What a flow's main direction does at the parent's port and at the child's."""
         return ("write", "read") if tensor == self.problem.output else ("read", "write")
 
-    def _least(self, flow: Flow) -> float:
-        """Energy that a flow costs at the very least: every word of the tensor once."""
+    def _least_ends(self, flow: Flow) -> tuple[float, float]:
+        """Energy that a flow costs at the very least at its parent and at its child: every word of the tensor once."""
         at_parent, at_child = self._kinds(flow.tensor)
-        energy = self._unit_energy(flow.parent, at_parent)
-        if flow.child is not None:
-            energy += self._unit_energy(flow.child, at_child)
-        return self.flow_words.whole[flow.tensor] * energy
+        whole = self.flow_words.whole[flow.tensor]
+        down = 0.0 if flow.child is None else self._unit_energy(flow.child, at_child)
+        return whole * self._unit_energy(flow.parent, at_parent), whole * down
 
     def _tile_words(self, tensor: str, tiles: Ints) -> Floats:
         return tile_words(self.problem, self.lattice, tensor, tiles, self.arch.word_bits)
@@ -164,11 +165,11 @@ class NestModel:
     def is_final(self, slot: Slot) -> bool:
         return slot[0] == len(self.stages)
 
-    def expand(self, slot: Slot, batch: Batch) -> Iterable[tuple[Slot, Batch]]:
+    def expand(self, slot: Slot, batch: Batch, best: float) -> Iterable[tuple[Slot, Batch]]:
         stage, mask, waiting = _parts(slot)
         node = self.stages[stage]
         if isinstance(node, FanOut):
-            yield from self._cross(slot, batch, node)
+            yield from self._cross(slot, batch, node, best)
             return
         if mask == (1 << len(self.held[node.name])) - 1 and self._may_leave(stage, waiting):
             carried = {**batch.carried, "room": np.zeros(len(batch)), "slide": np.full(len(batch), -1, np.int16)}
@@ -216,17 +217,49 @@ class NestModel:
         return energy * cycles
 
     def _rest(self, slot: Slot, carried: dict[str, NDArray[Any]]) -> Floats:
-        """Least energy of flows that are not paid yet."""
+        """Least energy of flows that are not paid yet.
+
+        An open flow's visits are known: every copy pays them at the child, and sharing divides them at the parent by the copies
+        along dims that the tensor does not have. Where no two open tensors lack the same dim, these divisors multiply to at most
+        all copies, so by the inequality of means sum(a_i / s_i) >= n (prod(a_i) / copies)^(1/n).
+        """
         stage, mask, waiting = _parts(slot)
-        total = 0.0
+        total = np.zeros(len(carried["energy"]))
+        shared, apart = np.zeros(len(total)), np.ones(len(total))
+        crowd = [i for i in range(len(self.flows)) if f"reps{i}" in carried]
+        lanes = float(self.most_lanes[0])
         for i, flow in enumerate(self.flows):
-            if f"snap{i}" in carried or i == waiting:
-                total += self.least[i]
+            up, down = self.least_ends[i]
+            if i in crowd:
+                shared += up * np.maximum(1.0, carried[f"reps{i}"] / lanes)
+                apart *= up * carried[f"reps{i}"]
+                total += down * carried[f"reps{i}"]
+            elif i == waiting:
+                total += up + down
             elif flow.child is not None and self.depth[flow.child] >= stage:
                 level = flow.child
                 placed = self.depth[level] == stage and mask >> self.held[level].index(flow.tensor) & 1
-                total += 0.0 if placed else self.least[i]
-        return np.full(len(carried["energy"]), total)
+                total += 0.0 if placed else up + down
+        lacking = [d for i in crowd for d in self.flow_words.irrelevant[self.flows[i].tensor]]
+        if crowd and len(lacking) == len(set(lacking)):
+            shared = np.maximum(shared, len(crowd) * (apart / lanes) ** (1 / len(crowd)))
+        return total + shared
+
+    def _way_bounds(self, slot: Slot, carried: dict[str, NDArray[Any]], copies: Ints) -> Floats:
+        """`lower_bound` for every row with every way (copies per dim) of crossing the fan-out: (rows, ways)."""
+        stage = _parts(slot)[0]
+        energy = carried["energy"] + self._rest(slot, {n: v for n, v in carried.items() if not n.startswith("reps")})
+        total = np.repeat(energy[:, None], len(copies), axis=1)
+        outside = float(self.most_lanes[stage + 1])
+        for i, flow in enumerate(self.flows):
+            if f"reps{i}" in carried:
+                up, down = self.least_ends[i]
+                reps = carried[f"reps{i}"][:, None]
+                sharing = copies[:, self.flow_words.irrelevant[flow.tensor]].prod(axis=1) * outside
+                total += up * np.maximum(1.0, reps / sharing[None, :]) + down * reps
+        lanes = copies.prod(axis=1) * outside
+        steps = carried["steps"][:, None] / lanes[None, :] / self.mac_rate
+        return self._score(total, steps, None)
 
     # -- bookkeeping ---------------------------------------------------------------------------------------------------
     def _batch(self, slot: Slot, carried: dict[str, NDArray[Any]], origin: Ints, move: str) -> Batch:
@@ -349,14 +382,19 @@ class NestModel:
         return total
 
     # -- moves ---------------------------------------------------------------------------------------------------------
-    def _cross(self, slot: Slot, batch: Batch, fan: FanOut) -> Iterator[tuple[Slot, Batch]]:
+    def _cross(self, slot: Slot, batch: Batch, fan: FanOut, best: float) -> Iterator[tuple[Slot, Batch]]:
         stage, _, waiting = _parts(slot)
         spread = self.spread[fan.name]
         onward: Slot = (stage + 1, 0, waiting)
-        rows_per_chunk = max(1, 400_000 // max(1, len(spread.copies)))
+        least = {name: values.min(axis=0, keepdims=True) for name, values in batch.carried.items()}
+        hopeful = np.flatnonzero(self._way_bounds(slot, least, spread.copies)[0] < best)
+        rows_per_chunk = max(1, 500_000 // max(1, len(hopeful)))
         for start in range(0, len(batch), rows_per_chunk):
             rows = np.arange(start, min(len(batch), start + rows_per_chunk))
-            origin, way, idx = self._multiply(batch.carried["idx"][rows], spread)
+            bounds = self._way_bounds(slot, {n: v[rows] for n, v in batch.carried.items()}, spread.copies[hopeful])
+            origin, way = np.nonzero(bounds < best)
+            way = hopeful[way]
+            origin, way, idx = self._multiply(batch.carried["idx"][rows], spread, origin, way)
             origin = rows[origin]
             fits = self._fits_outside(stage, self.lattice.values(idx))
             for name in [n for n in batch.carried if n.startswith("slid") and n != "slide"]:
@@ -365,20 +403,25 @@ class NestModel:
             if len(origin):
                 yield onward, self._crossed(onward, stage, batch, origin, way, idx, spread)
 
-    def _multiply(self, idx: NDArray[np.int16], spread: Spread) -> tuple[Ints, Ints, NDArray[np.int16]]:
-        """Every row with every way of spreading whose tiles are candidates."""
-        n, ways = len(idx), len(spread.copies)
-        good = np.ones((n, ways), dtype=bool)
-        new = np.empty((n, ways, len(self.lattice.dims)), dtype=np.int16)
-        for d, tiles in enumerate(self.lattice.tiles):
-            copies, inverse = np.unique(spread.copies[:, d], return_inverse=True)
-            target = tiles[:, None] * copies[None, :]
+    def _multiply(
+        self, idx: NDArray[np.int16], spread: Spread, origin: Ints, way: Ints
+    ) -> tuple[Ints, Ints, NDArray[np.int16]]:
+        """Of the pairs (row, way), those whose multiplied tiles are candidates."""
+        for d in range(idx.shape[1]):
+            good = self._times(d, spread)[idx[origin, d], way] >= 0
+            origin, way = origin[good], way[good]
+        new = np.stack([self._times(d, spread)[idx[origin, d], way] for d in range(idx.shape[1])], axis=1)
+        return origin, way, new.reshape(len(origin), idx.shape[1])
+
+    def _times(self, d: int, spread: Spread) -> NDArray[np.int16]:
+        """(candidate, way) -> candidate index of tile x copies, -1 where that is none."""
+        table = self._tables.get((d, id(spread)))
+        if table is None:
+            tiles = self.lattice.tiles[d]
+            target = tiles[:, None] * spread.copies[None, :, d]
             place = np.minimum(np.searchsorted(tiles, target), len(tiles) - 1)
-            table = np.where(tiles[place] == target, place, -1).astype(np.int16)
-            new[:, :, d] = table[idx[:, d]][:, inverse.reshape(-1)]
-            good &= new[:, :, d] >= 0
-        origin, way = np.nonzero(good)
-        return origin, way, new[origin, way]
+            table = self._tables[d, id(spread)] = np.where(tiles[place] == target, place, -1).astype(np.int16)
+        return table
 
     def _slide_allowed(self, slide: NDArray[np.int16], copies: Ints, tensor: str) -> NDArray[np.bool_]:
         allowed = np.ones(len(slide), dtype=bool)
