@@ -209,9 +209,15 @@ class NestModel:
         return total + serial
 
     def _score(self, energy: Floats, steps: Floats, words: Floats | None) -> Floats:
+        return self._combine(energy, self.cycles(steps, words if self.compare_time else None))
+
+    def score_with_time(self, energy: Floats, steps: Floats, words: Floats) -> Floats:
+        """The score with port time counted, whatever this model compares."""
+        return self._combine(energy, self.cycles(steps / self.mac_rate, words))
+
+    def _combine(self, energy: Floats, cycles: Floats) -> Floats:
         if self.objective in ("energy", "traffic"):
             return energy
-        cycles = self.cycles(steps, words if self.compare_time else None)
         if self.objective == "latency":
             return cycles * (1 + _TIE * energy / (energy + self.mac_energy + 1.0))
         return energy * cycles
