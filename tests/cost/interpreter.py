@@ -88,7 +88,7 @@ class Machine:
             axes.append({sum(c * v for (c, _), v in zip(axis.terms, vs)) for vs in itertools.product(*ranges)})
         return set(itertools.product(*axes))
 
-    def group(self, lanes, parent_at, tensor, is_output):
+    def group(self, lanes, parent_at, is_output):
         """What tells apart copies that move their words separately: lanes above the parent, and lanes that do not share."""
         key = []
         for index, lane in lanes:
@@ -174,7 +174,7 @@ class Machine:
                 self.buffers[level, tensor, copy] = {e: source[e] for e in tile}
             self.writes[level, tensor, copy] += len(new)
             self.largest[level, tensor] = max(self.largest[level, tensor], len(tile))
-            wanted[self.copy_of(lanes, parent_at), self.group(lanes, parent_at, tensor, is_output)] |= new
+            wanted[self.copy_of(lanes, parent_at), self.group(lanes, parent_at, is_output)] |= new
         for (copy, _), words in wanted.items():
             self.reads[parent_level, tensor, copy] += len(words)
 
@@ -187,9 +187,11 @@ class Machine:
             self.reads[level, tensor, self.copy_of(lanes, at)] += len(tile)
             up = self.copy_of(lanes, parent_at)
             into = sums.setdefault(up, {})
-            group = groups[up, self.group(lanes, parent_at, tensor, True)]
+            group = groups[up, self.group(lanes, parent_at, True)]
             for e, value in tile.items():
-                first_visit = e not in self.buffers[parent_level, tensor, up]  # at others, `load` has read for every copy
+                first_visit = (
+                    e not in self.buffers[parent_level, tensor, up]
+                )  # at others, `load` has read for every copy
                 if first_visit and e in into and e not in group:  # no reduction network: read, add, write
                     self.reads[parent_level, tensor, up] += 1
                 into[e] = into.get(e, 0) + value
@@ -211,13 +213,13 @@ class Machine:
                 (element,) = self.elements(tensor, boxes)
                 copy = self.copy_of(lanes, at)
                 product *= self.buffers[level, tensor, copy][element]
-                reads[level, tensor, copy, self.group(lanes, at, tensor, False)].add(element)
+                reads[level, tensor, copy, self.group(lanes, at, False)].add(element)
             tensor = self.problem.output
             at, level = self.chain[tensor][-1]
             (element,) = self.elements(tensor, boxes)
             copy = self.copy_of(lanes, at)
             added[level, copy, element] += product
-            groups[level, copy, element].add(self.group(lanes, at, tensor, True))
+            groups[level, copy, element].add(self.group(lanes, at, True))
         for (level, tensor, copy, _), words in reads.items():
             self.reads[level, tensor, copy] += len(words)
         for (level, copy, element), value in added.items():

@@ -17,7 +17,7 @@ from orchard.mapping.nest import Keep, Loop, Nest, nest_errors
 from orchard.mapping.problem import Problem
 
 sys.path.insert(0, str(Path(__file__).parent))
-from interpreter import Machine  # noqa: E402
+from interpreter import Machine
 
 EINSUMS = [
     ("m k, k n -> m n", 4),
@@ -38,12 +38,18 @@ def random_case(rng: random.Random):
     problem = Problem("case", einsum, sizes, (*names, "Out"))
     fan = FanOut(name="F", axes={"X": 64}, multicast=rng.random() < 0.8, reduce=rng.random() < 0.8)
     outer = FanOut(name="G", axes={"U": 64})
-    levels = [Level(name="L0"), Level(name="L1", may_keep=frozenset("IWO")), Level(name="L2", may_keep=frozenset("IWO"))]
-    nodes = rng.choice([
-        (levels[0], levels[1], fan, levels[2]),
-        (levels[0], outer, levels[1], fan, levels[2]),
-        (levels[0], levels[1], levels[2], fan),
-    ])
+    levels = [
+        Level(name="L0"),
+        Level(name="L1", may_keep=frozenset("IWO")),
+        Level(name="L2", may_keep=frozenset("IWO")),
+    ]
+    nodes = rng.choice(
+        [
+            (levels[0], levels[1], fan, levels[2]),
+            (levels[0], outer, levels[1], fan, levels[2]),
+            (levels[0], levels[1], levels[2], fan),
+        ]
+    )
     arch = Architecture(name="toy", nodes=nodes, compute=Compute())
     return problem, arch, random_nest(rng, problem, arch)
 

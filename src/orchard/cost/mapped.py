@@ -1,8 +1,8 @@
 """From the counts of a nest to time and energy: one pure array function, and the breakdown a person reads.
 
-    energy   = sum over level, tensor of words read x read energy + words written x write energy, + MACs x MAC energy
-    latency  = max(MAC steps / rate, busiest copy's words / bandwidth of every level that overlaps with compute)
-               + words / bandwidth of every level that does not (`buffering: single`)
+energy   = sum over level, tensor of words read x read energy + words written x write energy, + MACs x MAC energy
+latency  = max(MAC steps / rate, busiest copy's words / bandwidth of every level that overlaps with compute)
+           + words / bandwidth of every level that does not (`buffering: single`)
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def level_cycles(level: Level, reads: Array | float, writes: Array | float) -> A
 
 def latency(compute: Array, overlapped: Array, serial: Array) -> Array:
     """Cycles, from MAC cycles and per-level cycles along the last axis. Broadcasts over leading axes."""
-    return np.maximum(compute, overlapped.max(axis=-1, initial=0.0)) + serial.sum(axis=-1)
+    total: Array = np.maximum(compute, overlapped.max(axis=-1, initial=0.0)) + serial.sum(axis=-1)
+    return total
 
 
 def estimate(counts: Counts, problem: Problem, arch: Architecture) -> Estimate:

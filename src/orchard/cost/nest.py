@@ -5,7 +5,8 @@ What the nest means, as a program:
 * A tensor's tile in a level is (re)loaded in the body of the innermost *temporal* loop above its mark that moves the tile (a
   loop over one of its dims). Loops between that one and the mark leave the tile alone: it is stationary there.
 * If that loop walks a dim of a sliding window, the load brings the whole tile at the loop's first step and only the indices
-  that the previous tile did not have at the others, unless copies of the hardware share that window's dims below the loop or below the level above.
+  that the previous tile did not have at the others, unless copies of the hardware share that window's dims
+  below the loop or below the level above.
 * A load reads each distinct word once from the level above, whichever copies want it (multicast), and writes it into each
   copy. Without multicast every copy reads for itself.
 * Outputs move the other way: after the body the tile is read out of every copy, summed on the way (reduction) and written
@@ -88,7 +89,7 @@ def count(nest: Nest, problem: Problem, arch: Architecture) -> Counts:
     steps, lanes = 1, 1
     for dim in problem.dims:
         walks = [("first" if n.axis else "all", n.tile) for _, n in nest.loops_above(len(nest.nodes)) if n.dim == dim]
-        steps *= _blocks(problem.sizes[dim], tuple(walks))  # type: ignore[arg-type]
+        steps *= _blocks(problem.sizes[dim], tuple(walks))
     for index, loop in spatial:
         lanes *= -(-_size_above(nest, problem, loop.dim, index) // loop.tile)
     copies = {level.name: _copies(nest, problem, arch, level.name) for level in arch.levels}
@@ -137,7 +138,9 @@ class _Flow:
         run_at: int | None = None
         for index, loop in self.nest.loops_above(self.child_at):
             if loop.axis is not None:
-                walk: Walk = self._spatial_walk(index, loop, parent_side, one_copy, first_visits and loop.dim not in own)
+                walk: Walk = self._spatial_walk(
+                    index, loop, parent_side, one_copy, first_visits and loop.dim not in own
+                )
             elif mover is None or index > mover:
                 walk = "first"  # the tile stays; what it costs was paid at the loop's first step
             elif loop.dim not in own and first_visits:

@@ -50,7 +50,7 @@ def footprints(axis: Axis, sizes: Ints) -> Ints:
         common = int(np.gcd(a, b))
         a, b = a // common, b // common
         x, y = sizes[:, 0], sizes[:, 1]
-        return x * y - np.maximum(0, x - b) * np.maximum(0, y - a)
+        return np.asarray(x * y - np.maximum(0, x - b) * np.maximum(0, y - a), dtype=np.int64)
     unique, inverse = np.unique(sizes, axis=0, return_inverse=True)
     values = np.array([axis_footprint(axis, tuple(int(v) for v in row)) for row in unique], dtype=np.int64)
     return values[inverse.reshape(-1)]
@@ -104,7 +104,9 @@ class FlowWords:
             t: float(np.prod([lattice.sizes[i] for i in self.relevant[t] if i not in windowed[t]], initial=1.0))
             for t in problem.tensors
         }
-        self.whole = {t: float(tile_words(problem, lattice, t, self.sizes[None, :], word_bits)[0]) for t in problem.tensors}
+        self.whole = {
+            t: float(tile_words(problem, lattice, t, self.sizes[None, :], word_bits)[0]) for t in problem.tensors
+        }
 
     def visits(self, tensor: str, tiles: Ints) -> Floats:
         """Times that all copies together (re)load a tile because of loops over dims that the tensor does not have."""
@@ -172,7 +174,7 @@ class FlowWords:
     def _union(self, axis: Axis, at: list[int | None], row: list[int]) -> int:
         present = [k for k, i in enumerate(at) if i is not None]
         blocks = [(1, 1, 1)] * len(at)
-        masks = {d: 1 for d in axis.dims}
+        masks = dict.fromkeys(axis.dims, 1)
         n = len(present)
         for k, position in enumerate(present):
             mask = box(row[k])

@@ -48,7 +48,9 @@ class Level:
     order: tuple[Role, ...] | None = None  # outermost first; None: any order
 
     def __post_init__(self) -> None:
-        capacities = self.capacity_words.values() if isinstance(self.capacity_words, Mapping) else (self.capacity_words,)
+        capacities = (
+            self.capacity_words.values() if isinstance(self.capacity_words, Mapping) else (self.capacity_words,)
+        )
         for words in capacities:
             if words is not None and words <= 0:
                 raise ArchError(f"level {self.name!r}: capacity is {words} words, expected > 0")
@@ -154,9 +156,13 @@ class Architecture:
         axes = [axis for fan in self.fan_outs for axis in fan.axes]
         for axis in axes:
             if axes.count(axis) > 1:
-                raise ArchError(f"architecture {self.name!r}: axis {axis!r} stands in two fan-outs, expected distinct names")
+                raise ArchError(
+                    f"architecture {self.name!r}: axis {axis!r} stands in two fan-outs, expected distinct names"
+                )
         if self.vector is not None and self.vector.beside not in {level.name for level in self.levels}:
-            raise ArchError(f"architecture {self.name!r}: vector unit stands beside {self.vector.beside!r}, which is no level")
+            raise ArchError(
+                f"architecture {self.name!r}: vector unit stands beside {self.vector.beside!r}, which is no level"
+            )
 
     @property
     def levels(self) -> tuple[Level, ...]:
@@ -177,7 +183,9 @@ class Architecture:
         for level in self.levels:
             if level.name == name:
                 return level
-        raise ArchError(f"architecture {self.name!r}: no level {name!r}, known: {', '.join(x.name for x in self.levels)}")
+        raise ArchError(
+            f"architecture {self.name!r}: no level {name!r}, known: {', '.join(x.name for x in self.levels)}"
+        )
 
     def fan_out_of(self, axis: str) -> FanOut:
         for fan in self.fan_outs:
@@ -215,7 +223,9 @@ def load_arch(path_or_name: str | Path) -> Architecture:
         text = (resources.files("orchard.hw") / "archs" / f"{stem}.yaml").read_text(encoding="utf-8")
     else:
         known = ", ".join(shipped_archs())
-        raise ArchError(f"architecture {str(path_or_name)!r}: no such file and no shipped architecture (shipped: {known})")
+        raise ArchError(
+            f"architecture {str(path_or_name)!r}: no such file and no shipped architecture (shipped: {known})"
+        )
     try:
         data = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError) as error:

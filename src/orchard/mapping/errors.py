@@ -14,5 +14,5 @@ class MappingError(OrchardError):
     """An op text or a loop nest that the user can correct."""
 
 
-class ImpossibleSpace(MappingError):
+class ImpossibleSpace(MappingError):  # noqa: N818 - an answer about the space
     """No mapping is legal: nothing fits, or constraints contradict each other."""

@@ -32,7 +32,7 @@ def divisors(size: int) -> list[int]:
 def imperfect_tiles(size: int, lanes: tuple[int, ...], most: int = 40) -> list[int]:
     """Divisors, plus tiles that cover the dim in few ragged steps: ceil(size / j), and their products with lane counts."""
     wanted = set(divisors(size))
-    small = [t for t in range(1, min(size, 16) + 1)]
+    small = list(range(1, min(size, 16) + 1))
     extra = {*small, *lanes, *(a * t for a in lanes for t in small[:8]), *(-(-size // j) for j in range(1, 17))}
     for tile in sorted(t for t in extra if t <= size):
         if len(wanted) >= most:
@@ -57,10 +57,13 @@ class Lattice:
 
     @cached_property
     def raises(self) -> tuple[tuple[Ints, Ints, Ints], ...]:
-        """Per dim: (start, count, flat): `flat[start[i]:start[i]+count[i]]` are the indices reachable from index i, i included."""
+        """Per dim: (start, count, flat): `flat[start[i]:start[i]+count[i]]` are the indices reachable from i, i included."""
         tables = []
         for tiles, size in zip(self.tiles, self.sizes):
-            options = [[j for j in range(i, len(tiles)) if tiles[j] % tiles[i] == 0 or tiles[j] == size] for i in range(len(tiles))]
+            options = [
+                [j for j in range(i, len(tiles)) if tiles[j] % tiles[i] == 0 or tiles[j] == size]
+                for i in range(len(tiles))
+            ]
             counts = np.array([len(o) for o in options], dtype=np.int64)
             flat = np.array([j for o in options for j in o], dtype=np.int64)
             tables.append((np.concatenate([[0], np.cumsum(counts)[:-1]]).astype(np.int64), counts, flat))
@@ -72,7 +75,11 @@ class Lattice:
 
     def values(self, indices: Indices) -> Ints:
         """Tile sizes of rows of candidate indices."""
-        return np.stack([t[indices[:, i]] for i, t in enumerate(self.tiles)], axis=1) if self.dims else np.zeros((len(indices), 0), np.int64)
+        return (
+            np.stack([t[indices[:, i]] for i, t in enumerate(self.tiles)], axis=1)
+            if self.dims
+            else np.zeros((len(indices), 0), np.int64)
+        )
 
     def keys(self, indices: Indices) -> Ints:
         return indices.astype(np.int64) @ self.radix if self.dims else np.zeros(len(indices), np.int64)
@@ -120,7 +127,9 @@ def spreads(problem: Problem, fan: FanOut, lattice: Lattice) -> Spread:
         found = grown
     fitting = {v: s for v, s in found.items() if all(n <= size for n, size in zip(v, lattice.sizes))}
     vectors = sorted(fitting, key=lambda v: (-int(np.prod(v)), v))
-    return Spread(np.array(vectors, dtype=np.int64).reshape(len(vectors), len(lattice.dims)), tuple(fitting[v] for v in vectors))
+    return Spread(
+        np.array(vectors, dtype=np.int64).reshape(len(vectors), len(lattice.dims)), tuple(fitting[v] for v in vectors)
+    )
 
 
 def _axis_options(problem: Problem, fan: FanOut, axis: str, size: int, lattice: Lattice) -> list[tuple[int, ...]]:

@@ -57,7 +57,7 @@ def nest_errors(nest: Nest, problem: Problem, arch: Architecture) -> None:
     tile = dict(problem.sizes)
     used: dict[str, int] = {}
     deepest = -1  # innermost fan-out or level that has been entered
-    kept: dict[str, int] = {tensor: 0 for tensor in problem.tensors}
+    kept: dict[str, int] = dict.fromkeys(problem.tensors, 0)
     for node in nest.nodes:
         if isinstance(node, Keep):
             index = order.get(node.level)
@@ -67,8 +67,10 @@ def nest_errors(nest: Nest, problem: Problem, arch: Architecture) -> None:
                 raise MappingError(f"nest: no tensor {node.tensor!r} in {problem.name}")
             if index <= kept[node.tensor]:
                 raise MappingError(f"nest: {node.tensor} is kept in {node.level} below an inner level")
-            if any(isinstance(n, FanOut) for n in arch.nodes[index:deepest + 1]):
-                raise MappingError(f"nest: {node.tensor} is kept in {node.level} below the fan-out that level stands above")
+            if any(isinstance(n, FanOut) for n in arch.nodes[index : deepest + 1]):
+                raise MappingError(
+                    f"nest: {node.tensor} is kept in {node.level} below the fan-out that level stands above"
+                )
             if not arch.level(node.level).may_hold(problem.role(node.tensor)):
                 raise MappingError(f"nest: {node.level} does not hold {node.tensor}")
             kept[node.tensor] = index
@@ -82,10 +84,14 @@ def nest_errors(nest: Nest, problem: Problem, arch: Architecture) -> None:
             deepest = max(deepest, order[fan.name])
             used[node.axis] = used.get(node.axis, 1) * -(-tile[node.dim] // node.tile)
             if used[node.axis] > fan.axes[node.axis]:
-                raise MappingError(f"nest: axis {node.axis} has {fan.axes[node.axis]} copies, the loops use {used[node.axis]}")
+                raise MappingError(
+                    f"nest: axis {node.axis} has {fan.axes[node.axis]} copies, the loops use {used[node.axis]}"
+                )
             allowed = fan.dims.get(node.axis)
             if allowed is not None and node.dim not in allowed and problem.dim_class(node.dim) not in allowed:
-                raise MappingError(f"nest: axis {node.axis} does not take dim {node.dim}, allowed: {', '.join(allowed)}")
+                raise MappingError(
+                    f"nest: axis {node.axis} does not take dim {node.dim}, allowed: {', '.join(allowed)}"
+                )
         tile[node.dim] = node.tile
     for dim, size in tile.items():
         if size != 1:

@@ -81,7 +81,9 @@ class Outcome:
     exact: bool  # False where the beam cut something that no rule allows to cut
 
 
-def solve(model: Model, *, beam: int | None = None, incumbent: float = np.inf, progress: Progress | None = None) -> Outcome:
+def solve(
+    model: Model, *, beam: int | None = None, incumbent: float = np.inf, progress: Progress | None = None
+) -> Outcome:
     """Best answer with a score below `incumbent` (or no trail). `beam` keeps that many rows per slot: fast, not exact."""
     slot, batch = model.first()
     waiting: dict[Slot, list[tuple[Slot | None, Batch]]] = {slot: [(None, batch)]}

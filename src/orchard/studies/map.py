@@ -31,7 +31,7 @@ _BEAM = 100
 _ROUNDING = 1e-9
 
 
-class _OutOfTime(Exception):
+class _OutOfTime(Exception):  # noqa: N818 - a signal, not an error
     """Raised inside a search whose time is up; never leaves this module."""
 
 
@@ -110,7 +110,9 @@ def map_op(
         say(f"proving {problem.name}: pattern {candidates.index(pattern) + 1} of {len(candidates)}")
         search.prove(pattern)
     if search.best is None:
-        raise ImpossibleSpace(f"{problem.name} on {arch.name}: no mapping fits all levels at once; enlarge the innermost level")
+        raise ImpossibleSpace(
+            f"{problem.name} on {arch.name}: no mapping fits all levels at once; enlarge the innermost level"
+        )
     _, nest = search.best
     nest_errors(nest, problem, arch)
     counts = count(nest, problem, arch)
@@ -141,7 +143,13 @@ class _Search:
 
     def model(self, pattern: Pattern, compare_time: bool) -> NestModel:
         return NestModel(
-            self.problem, self.arch, self.lattice, pattern, self.objective, compare_time=compare_time, ragged=self.ragged
+            self.problem,
+            self.arch,
+            self.lattice,
+            pattern,
+            self.objective,
+            compare_time=compare_time,
+            ragged=self.ragged,
         )
 
     def beam(self, pattern: Pattern) -> None:

@@ -83,7 +83,11 @@ class NestModel:
     def _limits(self) -> list[tuple[Level, str, float]]:
         found: list[tuple[Level, str, float]] = []
         for level in self.arch.levels:
-            for kind, rate in (("both", level.bandwidth), ("read", level.read_bandwidth), ("write", level.write_bandwidth)):
+            for kind, rate in (
+                ("both", level.bandwidth),
+                ("read", level.read_bandwidth),
+                ("write", level.write_bandwidth),
+            ):
                 if rate is not None:
                     found.append((level, kind, rate))
         return found
@@ -151,7 +155,7 @@ class NestModel:
             if flow.child is None:
                 self._open(i, carried, np.full(1, -1, np.int16), np.ones(1, np.int64))
         if not self.fans:
-            self._credit(carried, range(len(self.flows)))
+            self._credit(carried, [i for i, flow in enumerate(self.flows) if flow.child is None])
         for i, flow in enumerate(self.flows):
             if flow.child is None and not self._fans_between(flow):
                 self._settle(i, carried)
@@ -189,7 +193,7 @@ class NestModel:
         settled = not any(f >= stage for f in self.fans)
         return self._score(energy, steps, batch.carried["words"] if settled else None)
 
-    def evaluate(self, slot: Slot, batch: Batch) -> Floats:
+    def evaluate(self, slot: Slot, batch: Batch) -> Floats:  # noqa: ARG002 - the protocol's signature
         return self._score(batch.carried["energy"], batch.carried["steps"] / self.mac_rate, batch.carried["words"])
 
     def cycles(self, steps: Floats, words: Floats | None) -> Floats:
@@ -283,7 +287,7 @@ class NestModel:
                     parts.append(self.lattice.keys(carried[f"snap{i}"]))
                     parts.append(carried[f"slid{i}"].astype(np.int64))
                     parts.append(carried[f"run{i}"])
-            elif name.startswith("lanes") and (len(self.fans) > 1 and self._any_windows() or self.ragged):
+            elif name.startswith("lanes") and ((len(self.fans) > 1 and self._any_windows()) or self.ragged):
                 parts += [carried[name][:, d] for d in range(len(self.lattice.dims))]
             elif name.startswith("red"):
                 columns.append(-carried[name])
@@ -304,7 +308,9 @@ class NestModel:
 
     def _open(self, i: int, carried: dict[str, NDArray[Any]], slide: NDArray[np.int16], run: Ints) -> None:
         """Note a flow's tile now; it is paid once every fan-out below its parent is crossed."""
-        carried[f"snap{i}"] = carried["idx"] if slide.max(initial=-1) < 0 else _with(carried["idx"], slide, carried["pre"])
+        carried[f"snap{i}"] = (
+            carried["idx"] if slide.max(initial=-1) < 0 else _with(carried["idx"], slide, carried["pre"])
+        )
         carried[f"slid{i}"] = slide
         carried[f"run{i}"] = run
         carried[f"reps{i}"] = self.flow_words.visits(self.flows[i].tensor, self.lattice.values(carried[f"snap{i}"]))
@@ -390,6 +396,8 @@ class NestModel:
     # -- moves ---------------------------------------------------------------------------------------------------------
     def _cross(self, slot: Slot, batch: Batch, fan: FanOut, best: float) -> Iterator[tuple[Slot, Batch]]:
         stage, _, waiting = _parts(slot)
+        if len(batch) == 0:
+            return
         spread = self.spread[fan.name]
         onward: Slot = (stage + 1, 0, waiting)
         least = {name: values.min(axis=0, keepdims=True) for name, values in batch.carried.items()}
@@ -404,7 +412,9 @@ class NestModel:
             origin = rows[origin]
             fits = self._fits_outside(stage, self.lattice.values(idx))
             for name in [n for n in batch.carried if n.startswith("slid") and n != "slide"]:
-                fits &= self._slide_allowed(batch.carried[name][origin], spread.copies[way], self.flows[int(name[4:])].tensor)
+                fits &= self._slide_allowed(
+                    batch.carried[name][origin], spread.copies[way], self.flows[int(name[4:])].tensor
+                )
             origin, way, idx = origin[fits], way[fits], idx[fits]
             if len(origin):
                 yield onward, self._crossed(onward, stage, batch, origin, way, idx, spread)
@@ -453,7 +463,9 @@ class NestModel:
         waiting = _parts(onward)[2]
         if waiting >= 0:
             carried["wait_lanes"] = carried["wait_lanes"] * copies
-            carried["wait_copies"] = carried["wait_lanes"][:, self.flow_words.irrelevant[self.flows[waiting].tensor]].prod(axis=1)
+            carried["wait_copies"] = carried["wait_lanes"][
+                :, self.flow_words.irrelevant[self.flows[waiting].tensor]
+            ].prod(axis=1)
         reduced = self.flow_words.irrelevant[self.problem.output]
         carried[f"red{stage}"] = copies[:, reduced].prod(axis=1).astype(np.float64)
         carried[f"all{stage}"] = lanes
@@ -512,15 +524,19 @@ class NestModel:
             unplaced = [t for b, t in enumerate(held) if not mask >> b & 1]
             free = [d for d in self.flow_words.irrelevant[tensor] if d not in frozen]
             halo = [d for d in self.flow_words.window_dims[tensor] if d not in frozen]
-            outermost = complete and waiting < 0 and all(
-                isinstance(n, Level) and not self.held[n.name] for n in self.stages[stage + 1 :]
+            outermost = (
+                complete
+                and waiting < 0
+                and all(isinstance(n, Level) and not self.held[n.name] for n in self.stages[stage + 1 :])
             )
             origin, idx = self._raise(stage, level, unplaced, batch, halo, free, outermost)
             yield from self._placed((stage, new_mask, waiting), flow, batch, level, origin, idx)
             if complete and waiting < 0 and not outermost:
                 origin, idx = self._raise(stage, level, unplaced, batch, halo, [], False)
                 yield self._left_waiting((stage, new_mask, flow), flow, batch, level, origin, idx)
-        if waiting >= 0 and stage > max([self.depth[self.flows[waiting].child or ""], *self._fans_between(self.flows[waiting])]):
+        if waiting >= 0 and stage > max(
+            [self.depth[self.flows[waiting].child or ""], *self._fans_between(self.flows[waiting])]
+        ):
             yield from self._close(slot, batch, level, waiting, mask)
 
     def _in_order(self, level: Level, held: tuple[str, ...], mask: int, tensor: str) -> bool:
@@ -534,7 +550,14 @@ class NestModel:
         return left[-1] == tensor
 
     def _raise(
-        self, stage: int, level: Level, unplaced: list[str], batch: Batch, halo: list[int], free: list[int], to_top: bool
+        self,
+        stage: int,
+        level: Level,
+        unplaced: list[str],
+        batch: Batch,
+        halo: list[int],
+        free: list[int],
+        to_top: bool,
     ) -> tuple[Ints, NDArray[np.int16]]:
         """Rows with `halo` and `free` dims raised in every way that still fits here and further out. `to_top`: nothing else
         can want the free dims, so the whole dim is best."""
@@ -556,7 +579,12 @@ class NestModel:
             fits = self._fits(level, unplaced, batch.carried["room"][origin], tiles) & self._fits_outside(stage, tiles)
             origin, idx = origin[fits], idx[fits]
         if to_top or not [*halo, *free]:
-            fits = self._fits(level, unplaced, batch.carried["room"][origin], self.lattice.values(batch.carried["idx"][origin] if to_top else idx))
+            fits = self._fits(
+                level,
+                unplaced,
+                batch.carried["room"][origin],
+                self.lattice.values(batch.carried["idx"][origin] if to_top else idx),
+            )
             origin, idx = origin[fits], idx[fits]
         return origin, idx
 
@@ -583,7 +611,12 @@ class NestModel:
     ) -> Iterator[tuple[dict[str, NDArray[Any]], Ints]]:
         """Each row as it is, and with a sliding loop right outside, over every run length."""
         n = len(carried["idx"])
-        still = {**carried, "slide": np.full(n, -1, np.int16), "pre": np.zeros(n, np.int16), "run": np.ones(n, np.int64)}
+        still = {
+            **carried,
+            "slide": np.full(n, -1, np.int16),
+            "pre": np.zeros(n, np.int16),
+            "run": np.ones(n, np.int64),
+        }
         yield still, np.arange(n)
         for d in dims:
             if d in frozen:
@@ -688,7 +721,9 @@ class NestModel:
 
     def _temporal(self, low: Ints, high: Ints) -> list[Loop | Keep]:
         return [
-            Loop(dim, int(self.lattice.tiles[d][low[d]])) for d, dim in enumerate(self.lattice.dims) if high[d] != low[d]
+            Loop(dim, int(self.lattice.tiles[d][low[d]]))
+            for d, dim in enumerate(self.lattice.dims)
+            if high[d] != low[d]
         ]
 
     def _spatial(self, fan: Level | FanOut, now: Ints, way: int) -> list[Loop | Keep]:
@@ -704,7 +739,9 @@ class NestModel:
 
 def _parts(slot: Slot) -> tuple[int, int, int]:
     stage, mask, waiting = slot
-    assert isinstance(stage, int) and isinstance(mask, int) and isinstance(waiting, int)
+    assert isinstance(stage, int)
+    assert isinstance(mask, int)
+    assert isinstance(waiting, int)
     return stage, mask, waiting
 
 

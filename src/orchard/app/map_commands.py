@@ -1,0 +1,44 @@
+"""`orchard map`: the best mapping of an op on a machine, with proof."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from orchard.app.options import AsJson
+from orchard.app.output import note, print_json, print_text
+
+
+def map_command(
+    op: Annotated[str, typer.Argument(help="gemm:m=..,k=..,n=.. | conv:c=..,… | 'C[m,n] = A[m,k] * B[k,n]; m=..'.")],
+    arch: Annotated[str, typer.Option("--arch", help="A shipped name (E16, T128, A64) or a YAML file.")],
+    objective: Annotated[str, typer.Option("--objective", help="edp, energy, latency or traffic.")] = "edp",
+    factors: Annotated[str, typer.Option("--factors", help="perfect, or imperfect for ragged tiles.")] = "perfect",
+    size: Annotated[list[str] | None, typer.Option("--size", help="Sizes of dims, e.g. m=64,k=64.")] = None,
+    time_limit: Annotated[
+        float | None, typer.Option("--time-limit", help="Stop the proof after so many seconds.")
+    ] = None,
+    json: AsJson = False,
+) -> None:
+    """Best mapping of an op on a machine, with proof."""
+    from orchard.hw.arch import load_arch
+    from orchard.mapping import MappingError
+    from orchard.mapping.ops import parse_op, parse_sizes
+    from orchard.studies.map import map_op
+
+    if factors not in ("perfect", "imperfect"):
+        raise MappingError(f"--factors is {factors!r}, expected perfect or imperfect")
+    problem = parse_op(op, parse_sizes(",".join(size or [])))
+    chosen: Any = objective
+    mapped = map_op(problem, load_arch(arch), chosen, factors=factors, time_limit_s=time_limit, say=note)  # type: ignore[arg-type]
+    from orchard.report.mapping import mapping_record, mapping_text
+
+    if json:
+        print_json(mapping_record(mapped))
+    else:
+        print_text(mapping_text(mapped))
+
+
+def register(app: typer.Typer) -> None:
+    app.command("map")(map_command)

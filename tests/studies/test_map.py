@@ -1,0 +1,62 @@
+"""The mapper against exhaustive enumeration, and the jobs that peers were timed on."""
+
+from __future__ import annotations
+
+import random
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchard.hw.arch import load_arch
+from orchard.ir import parse_einsum
+from orchard.mapping import ImpossibleSpace, MappingError, Problem
+from orchard.studies.map import map_op
+
+sys.path.insert(0, str(Path(__file__).parent))
+from exhaustive import brute, case
+
+
+def gemm(m: int, k: int, n: int) -> Problem:
+    return Problem("gemm", parse_einsum("m k, k n -> m n"), {"m": m, "k": k, "n": n}, ("A", "B", "C"))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_equal_to_exhaustive_enumeration(seed: int) -> None:
+    problem, arch, objective = case(random.Random(seed))
+    best, tried = brute(problem, arch, objective, 800)
+    if tried > 800:
+        return  # too many nests to enumerate
+    if best is None:
+        with pytest.raises(ImpossibleSpace):
+            map_op(problem, arch, objective)
+        return
+    mapped = map_op(problem, arch, objective)
+    assert mapped.optimal
+    assert mapped.value == pytest.approx(best[0], rel=1e-9)
+    assert mapped.bound == pytest.approx(best[0], rel=1e-6)
+
+
+def test_j1_is_proven_and_no_worse_than_any_peer() -> None:
+    mapped = map_op(gemm(4096, 4096, 4096), load_arch("E16"))
+    assert mapped.optimal
+    assert mapped.estimate.latency_cycles == 4096**3 / 256
+    assert mapped.estimate.edp <= 8.41e19  # AccelForge, register files in any order
+    assert mapped.counts.steps == 4096**3 // 256
+
+
+def test_j1t_is_proven_and_no_worse_than_any_peer() -> None:
+    mapped = map_op(gemm(4096, 4096, 4096), load_arch("T128"))
+    assert mapped.optimal
+    assert mapped.estimate.edp <= 2.954e17
+
+
+def test_the_proof_may_stay_open_and_says_so() -> None:
+    mapped = map_op(gemm(4096, 4096, 4096), load_arch("E16"), time_limit_s=0.0)
+    assert not mapped.optimal
+    assert mapped.bound <= mapped.value
+
+
+def test_unknown_objective_is_refused() -> None:
+    with pytest.raises(MappingError, match="expected one of edp, energy, latency, traffic"):
+        map_op(gemm(4, 4, 4), load_arch("E16"), "speed")  # type: ignore[arg-type]
