@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from orchard.cost.engines import ane, cpu, gpu
+from orchard.cost.engines import ane, ane_nets, cpu, gpu, single_ops
 from orchard.cost.errors import ProfileError
 from orchard.cost.lower import KernelArrays, KernelTable
 from orchard.cost.profile import Profile
@@ -20,7 +20,14 @@ from orchard.cost.terms import Array, Hardware, Terms
 
 EngineModel = Callable[[KernelArrays, Hardware, Mapping[str, float], Mapping[str, Any]], Terms]
 
-MODELS: dict[str, EngineModel] = {"gpu": gpu.kernel_times, "cpu": cpu.kernel_times, "ane": ane.kernel_times}
+MODELS: dict[str, EngineModel] = {
+    "gpu": gpu.kernel_times,
+    "cpu": cpu.kernel_times,
+    "ane": ane.kernel_times,
+    "ane-nets": ane_nets.kernel_times,
+    "gpu-ops": single_ops.gpu_times,
+    "cpu-ops": single_ops.cpu_times,
+}
 
 
 @dataclass(frozen=True, slots=True)

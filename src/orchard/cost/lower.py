@@ -360,6 +360,8 @@ def _kernel(graph: Graph, group: tuple[Op, ...], rules: Lowering, cached: frozen
         scan = next(op for op in group if op.kind == "scan")
         extra["sequences"], extra["tokens"] = graph.inputs_of(scan)[0].shape[:2]
         extra["part"] = str(scan.attrs["fn"])
+    elif len(group) == 1 and head.kind == "softmax":
+        extra["part"] = "softmax"  # a softmax of its own reads its input more than once
     return Kernel(
         kind=kind,
         vector_ops=total.vector_ops,

@@ -145,6 +145,16 @@ def calibrate(rows: Iterable[Row] | None = None) -> Calibration:
     )
 
 
+def calibrate_suite(name: str) -> Calibration:
+    """The same for the profiles behind the suite `vision` or `kernels`."""
+    from orchard.studies.suites import load_suite
+
+    cases = CaseSet.of(load_suite(name).cases)
+    return Calibration(
+        fit=fit(cases), by_generation=left_out(cases, generation), by_family=left_out(cases, family), cases=cases
+    )
+
+
 def interval_errors(calibration: Calibration) -> dict[str, dict[str, ErrorModel]]:
     """Per profile and stratum the interval of ln(measured / predicted), from both left-out errors of every row.
 
@@ -158,12 +168,16 @@ def interval_errors(calibration: Calibration) -> dict[str, dict[str, ErrorModel]
         pool = pools.setdefault((case.profile.runtime, case.profile.engine), {})
         pool.setdefault(case.stratum, []).extend(float(e) for e in pair if np.isfinite(e))
     found: dict[str, dict[str, ErrorModel]] = {}
+    served = {case.profile.rules.get("serves") for case in calibration.cases.cases}
+    strata = STRATA if served == {None} else tuple(dict.fromkeys(c.stratum for c in calibration.cases.cases))
     for name in profile_names():
         profile = load_profile(name)
+        if profile.rules.get("serves") not in served:
+            continue  # fitted to the rows of another suite
         pool = pools.get((profile.runtime, profile.engine), {})
         everything = [e for errors in pool.values() for e in errors]
         if everything:
-            found[name] = {stratum: _error_model(stratum, pool, everything) for stratum in STRATA}
+            found[name] = {stratum: _error_model(stratum, pool, everything) for stratum in strata}
     return found
 
 
@@ -198,6 +212,8 @@ def write_profiles(calibration: Calibration, folder: Path) -> tuple[Path, ...]:
         rows.setdefault(case.profile.name, []).append(case.row.id)
     written = []
     for name in profile_names():
+        if name not in rows and all(owner != name for owner, _ in calibration.fit.sigma):
+            continue  # fitted to the rows of another suite
         path = folder / f"{name}.yaml"
         data = yaml.safe_load(path.read_text(encoding="utf-8"))
         for parameter, entry in (data.get("parameters") or {}).items():

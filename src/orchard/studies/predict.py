@@ -20,7 +20,7 @@ from orchard.studies.memory import Memory, memory_need
 from orchard.studies.phases import decode_calls, encoder_calls, prefill_calls
 from orchard.studies.request import Request
 from orchard.studies.runtimes import choose_profile, network_runtime
-from orchard.studies.sources import ImportedModel, bind_symbols, open_model
+from orchard.studies.sources import ImportedModel, bind_symbols, open_model, served_as
 from orchard.units import scheme
 from orchard.workloads import Model
 
@@ -228,9 +228,10 @@ def make_plan(request: Request) -> Plan:
     weights = request.weights
     loaded = open_model(request)
     runtime = request.runtime
-    if runtime is None and loaded.family == "imported":
+    serves = served_as(loaded)
+    if runtime is None and (loaded.family == "imported" or serves == "network"):
         runtime = network_runtime(request.engine)
-    profile = choose_profile(runtime, request.engine, weights or loaded.default_weights)
+    profile = choose_profile(runtime, request.engine, weights or loaded.default_weights, serves)
     return _plan(loaded, profile, weights, request)
 
 

@@ -18,6 +18,10 @@ PREFERENCE = {"llama.cpp": ("gpu", "cpu"), "mlx": ("gpu",), "coreml": ("ane", "g
 """Engines `auto` tries, best first, per runtime."""
 
 
+LANGUAGE = "language"
+"""What a profile serves that does not say: language models and their encoders."""
+
+
 def engine_name(name: str) -> str:
     """`auto`, `cpu`, `gpu` or `ane`. Raises StudyError with the nearest name."""
     found = ENGINES.get(name.lower().replace("-", "_"))
@@ -28,21 +32,23 @@ def engine_name(name: str) -> str:
 
 def runtime_names() -> tuple[str, ...]:
     """Runtimes with a profile."""
-    return tuple(sorted({load_profile(n).runtime for n in profile_names() if not n.startswith("_")}))
+    named = [load_profile(n) for n in profile_names() if not n.startswith("_")]
+    return tuple(sorted({p.runtime for p in named if p.rules.get("serves") != "ops"}))
 
 
-def choose_profile(runtime: str | None, engine: str, weights: str | None = None) -> Profile:
+def choose_profile(runtime: str | None, engine: str, weights: str | None = None, serves: str = LANGUAGE) -> Profile:
     """The profile for a request.
 
     `runtime` may carry a build: a date (`llama.cpp@2023-11`) or a llama.cpp build number (`llama.cpp@b4465`); without one
-    the newest profile answers. None picks by engine and
-    weight format: Core ML for the ANE, MLX for MLX formats, llama.cpp otherwise. Raises StudyError for names not known and
-    for an engine that the runtime does not use.
+    the newest profile answers. `serves`: `network` prefers profiles fitted to image networks, `ops` those of single
+    operations; the rest answers for language models. None picks by engine and weight format: Core ML for the ANE, MLX for
+    MLX formats, llama.cpp otherwise. Raises StudyError for names not known and for an engine the runtime does not use.
     """
     engine = engine_name(engine)
     name, _, text = (runtime or _default_runtime(engine, weights)).lower().partition("@")
     build = build_date(text) if text else ""
     profiles = [load_profile(n) for n in profile_names() if not n.startswith("_")]
+    profiles = [p for p in profiles if p.rules.get("serves", LANGUAGE) in (LANGUAGE, serves)]
     mine = [p for p in profiles if name == p.runtime or name in p.aliases]
     if not mine:
         known = sorted({p.runtime for p in profiles} | {a for p in profiles for a in p.aliases})
@@ -51,6 +57,7 @@ def choose_profile(runtime: str | None, engine: str, weights: str | None = None)
     wanted = PREFERENCE.get(mine[0].runtime, ("gpu", "cpu", "ane")) if engine == "auto" else (engine,)
     for candidate in wanted:
         serving = sorted((p for p in mine if p.engine == candidate), key=lambda p: p.builds_from)
+        serving = [p for p in serving if p.rules.get("serves", LANGUAGE) == serves] or serving
         if serving:
             return _by_build(serving, build)
     engines = ", ".join(sorted({p.engine for p in mine}))

@@ -12,6 +12,8 @@ from orchard.ir import Graph
 from orchard.studies.errors import StudyError
 from orchard.studies.request import Request
 from orchard.workloads import Model, apply_weights, load_model, weight_bytes
+from orchard.workloads.registry import load_network
+from orchard.workloads.vision import NETWORKS
 
 DECODER_SYMBOLS = frozenset({"B", "T", "S"})
 LONGEST_NAME = 255
@@ -62,6 +64,8 @@ class ImportedModel:
 def open_model(request: Request) -> Model | ImportedModel:
     """The model of a request. Raises an OrchardError for what cannot be opened."""
     if not is_import(request.model):
+        if request.inputs and request.model.lower() in NETWORKS:
+            return load_network(request.model, *_image_size(request.inputs))
         if request.inputs:
             raise StudyError(
                 f"--input {request.inputs[0]!r}: {request.model} is built in; its sizes are --batch and --prompt"
@@ -70,6 +74,24 @@ def open_model(request: Request) -> Model | ImportedModel:
     path = Path(request.model)
     stamp = path.stat().st_mtime_ns if path.exists() else 0
     return _imported(request.model, request.inputs, stamp)
+
+
+def served_as(model: Model | ImportedModel) -> str:
+    """Which profiles answer for a model: `network` for image networks (two or more convolutions over two axes)."""
+    if isinstance(model, Model):
+        return model.serves
+    windows = sum(op.kind == "einsum" and str(op.attrs.get("spec", "")).count("(") >= 2 for op in model.base.ops)
+    return "network" if windows >= 2 else "language"
+
+
+def _image_size(inputs: tuple[str, ...]) -> tuple[int, int]:
+    """Height and width of `image=1x3x224x224`. Raises StudyError for another form."""
+    found = re.fullmatch(r"image=1x3x(\d{1,5})x(\d{1,5})", inputs[0])
+    if found is None or len(inputs) > 1 or not all(32 <= int(n) <= 8192 for n in found.groups()):
+        raise StudyError(
+            f"--input {inputs[0][:80]!r}: expected image=1x3xHxW with 32 to 8192 pixels a side; --batch sets the batch"
+        )
+    return int(found.group(1)), int(found.group(2))
 
 
 def is_import(model: str) -> bool:

@@ -30,7 +30,7 @@ from orchard.studies.measurements import read_rows, why_not_scored
 
 Array = npt.NDArray[np.float64]
 
-SUITES = ("llm",)
+SUITES = ("llm", "vision", "kernels")
 PARTS = ("fit", "left-out chip", "left-out family")
 
 
@@ -100,8 +100,20 @@ TARGETS: Mapping[str, tuple[float, float]] = {
 }
 
 
+SUITE_TARGETS: Mapping[str, Mapping[str, tuple[float, float | None]]] = {
+    "llm": TARGETS,
+    "vision": {"networks on ANE, 16 bit": (0.15, 0.40)},
+    "kernels": {"GPU products above 0.3 ms": (0.15, None), "CPU GEMM": (0.20, None)},
+}
+
+
 def headline_stratum(case: Case) -> str:
     """The rows of the published accuracy table that a case belongs to."""
+    serves = case.profile.rules.get("serves")
+    if serves == "network":
+        return "networks on ANE, 16 bit"
+    if serves == "ops":
+        return case.stratum
     if case.profile.engine == "ane":
         return "ANE"
     if case.profile.engine == "cpu":
@@ -123,6 +135,8 @@ def validate(suite: str = "llm", *, rows_file: str | Path | None = None, refit: 
     """
     if suite not in SUITES:
         raise StudyError(f"suite {suite!r} is not known; expected {', '.join(SUITES)}")
+    if suite != "llm":
+        return _suite_report(suite, rows_file, refit)
     rows = read_rows(rows_file)
     cases = all_cases(rows)
     if not cases.cases:
@@ -152,6 +166,54 @@ def validate(suite: str = "llm", *, rows_file: str | Path | None = None, refit: 
         left_out=tuple(LeftOut(reason=r, rows=n) for r, n in sorted(reasons.items(), key=lambda item: -item[1])),
         notes=_notes(cases),
     )
+
+
+def _suite_report(suite: str, rows_file: str | Path | None, refit: bool) -> ValidationReport:
+    """The report of `vision` or `kernels`, whose rows are packaged."""
+    from orchard.studies.suites import load_suite
+
+    if rows_file is not None:
+        raise StudyError(f"rows {str(rows_file)[:80]!r}: suite {suite} scores its packaged rows only; leave --rows out")
+    found = load_suite(suite)
+    cases = CaseSet.of(found.cases)
+    measured = np.array([case.measured_s for case in cases.cases])
+    values, _, _ = start_values(cases)
+    predicted = {"fit": _at_least_bound(cases, cases.seconds(values))}
+    for part, group in (("left-out chip", generation), ("left-out family", family)):
+        errors = _left_out_errors(cases, part, group, refit, suite)
+        predicted[part] = _at_least_bound(cases, measured * np.exp(errors))
+    naive, public = naive_roofline(cases), two_numbers(cases)
+    names = [headline_stratum(case) for case in cases.cases]
+    details = [_detail(case) for case in cases.cases]
+    groups = [(n, np.array([x == n for x in names])) for n in (*SUITE_TARGETS[suite], *sorted(set(names)))]
+    groups += [(n, np.array([x == n for x in details])) for n in sorted(set(details))]
+    strata = [
+        _result(name, part, picked, cases, measured, times, naive, public)
+        for name, picked in dict(groups).items()
+        for part, times in predicted.items()
+        if (picked & np.isfinite(times)).any()
+    ]
+    return ValidationReport(
+        suite=suite,
+        strata=tuple(strata),
+        points=tuple(
+            _point(case, float(time))
+            for case, time in zip(cases.cases, predicted["left-out chip"])
+            if math.isfinite(time)
+        ),
+        left_out=tuple(LeftOut(reason=r, rows=n) for r, n in sorted(found.left_out.items(), key=lambda item: -item[1])),
+        notes=(
+            "errors are |predicted/measured - 1| of times; left-out chip leaves out a whole generation, left-out family a "
+            "whole network family or op",
+        ),
+    )
+
+
+def _detail(case: Case) -> str:
+    """A finer group: chip for networks, library and op for single operations."""
+    if case.profile.rules.get("serves") == "network":
+        return f"{case.soc.name}, {'512 pixels and more' if case.stratum == 'inference-large' else 'below 512 pixels'}"
+    return f"{case.profile.runtime} {case.family}"
 
 
 def _groups(cases: CaseSet) -> list[tuple[str, npt.NDArray[np.bool_]]]:
@@ -190,7 +252,7 @@ def _result(
     ]
     other = np.abs(public[chosen] / measured[chosen] - 1.0)
     other = other[np.isfinite(other)]
-    target = TARGETS.get(name, (None, None))
+    target = _target(name)
     return StratumResult(
         name=name,
         part=part,
@@ -205,6 +267,10 @@ def _result(
         target_median=target[0],
         target_p90=target[1],
     )
+
+
+def _target(name: str) -> tuple[float | None, float | None]:
+    return next((targets[name] for targets in SUITE_TARGETS.values() if name in targets), (None, None))
 
 
 def _rank_correlation(a: Array, b: Array) -> float | None:
@@ -285,22 +351,22 @@ def _peaks(case: Case) -> tuple[float, float]:
     return float(hw[peak]), float(hw["dram.bandwidth"])
 
 
-def _left_out_errors(cases: CaseSet, part: str, group: Callable[[Case], str], refit: bool) -> Array:
+def _left_out_errors(cases: CaseSet, part: str, group: Callable[[Case], str], refit: bool, suite: str = "llm") -> Array:
     """Stored left-out errors by row id, or new ones."""
     from orchard.studies.calibrate import left_out
 
     if refit:
         return left_out(cases, group)
-    stored = _stored()[part]
+    stored = _stored(suite)[part]
     return np.array([stored.get(case.row.id, np.nan) for case in cases.cases])
 
 
-@lru_cache(maxsize=1)
-def _stored() -> dict[str, dict[str, float]]:
+@lru_cache(maxsize=4)
+def _stored(suite: str = "llm") -> dict[str, dict[str, float]]:
     """`left_out.csv`: row id and ln(predicted / measured) for both parts, written by `orchard calibrate`."""
     import csv
 
-    text = files("orchard.data").joinpath("measurements", "llm_left_out.csv").read_text(encoding="utf-8")
+    text = files("orchard.data").joinpath("measurements", f"{suite}_left_out.csv").read_text(encoding="utf-8")
     found: dict[str, dict[str, float]] = {part: {} for part in PARTS[1:]}
     for record in csv.DictReader(text.splitlines()):
         for part, column in (("left-out chip", "by_generation"), ("left-out family", "by_family")):

@@ -17,25 +17,38 @@ from orchard.workloads import catalog
 from orchard.workloads.config import DecoderConfig
 from orchard.workloads.decoder import build_decoder
 from orchard.workloads.errors import ModelError
-from orchard.workloads.quantize import apply_weights, weight_bytes
+from orchard.workloads.quantize import apply_weights, weight_bytes, weight_shapes
 
 if TYPE_CHECKING:
     from orchard.workloads.encoders import EncoderConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConfig:
+    """A built-in network on images; its architecture is a file of `orchard.workloads.vision`."""
+
+    name: str
+    height: int | None = None
+    width: int | None = None
+    warnings: tuple[str, ...] = ()
+    default_weights: str | None = None
+    decoder: None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
     """A model that is ready to become a graph.
 
-    family: `decoder` (phases prefill and decode; symbols B, T, S) or `encoder` (phase inference; symbols B and, for
-    text, T). parts: graphs the model consists of, the main one first; Whisper has `encoder` and `decoder`, the latter
-    with the symbols of a decoder. source: where the dimensions come from. default_weights: the weight scheme of the
-    published files, if not 16 bit. others: further built-in models that answer to the same short name.
+    family: `decoder` (phases prefill and decode; symbols B, T, S), `encoder` (phase inference; symbols B and, for
+    text, T) or `network` (an image network; phase inference, symbol B). parts: graphs the model consists of, the main
+    one first; Whisper has `encoder` and `decoder`, the latter with the symbols of a decoder. source: where the
+    dimensions come from. default_weights: the weight scheme of the published files, if not 16 bit. others: further
+    built-in models that answer to the same short name.
     """
 
     name: str
     family: str
-    config: DecoderConfig | EncoderConfig
+    config: DecoderConfig | EncoderConfig | NetworkConfig
     source: str = ""
     warnings: tuple[str, ...] = ()
     default_weights: str | None = None
@@ -45,6 +58,11 @@ class Model:
     def parts(self) -> tuple[str, ...]:
         both = not isinstance(self.config, DecoderConfig) and self.config.decoder is not None
         return ("encoder", "decoder") if both else (self.family,)
+
+    @property
+    def serves(self) -> str:
+        """Which runtime profiles answer for it: those of image networks or of language models."""
+        return "network" if self.family == "network" else "language"
 
     def graph(
         self,
@@ -84,6 +102,10 @@ def load_model(name_or_path: str | Path) -> Model:
     is_folder = bool(name_or_path) and os.path.isdir(path)  # unlike Path.is_dir, False for a text too long to be a path
     if path.suffix == ".json" or is_folder:
         return _from_config(path / "config.json" if is_folder else path)
+    from orchard.workloads.vision.catalog import NETWORKS
+
+    if str(name_or_path).lower() in NETWORKS:
+        return load_network(str(name_or_path))
     full, others = catalog.find(str(name_or_path))
     return _builtin(full, others)
 
@@ -121,6 +143,13 @@ def _builtin(full: str, others: tuple[str, ...]) -> Model:
     return _model(config, str(found.notes.get("verification", "")), others)
 
 
+@lru_cache(maxsize=128)
+def load_network(name: str, height: int | None = None, width: int | None = None) -> Model:
+    """A built-in image network, at an image size (default: the one it is published with)."""
+    config = NetworkConfig(name=name.lower(), height=height, width=width)
+    return Model(name=config.name, family="network", config=config, source="built-in architecture")
+
+
 def _model(config: DecoderConfig | EncoderConfig, source: str, others: tuple[str, ...] = ()) -> Model:
     return Model(
         name=config.name,
@@ -135,13 +164,17 @@ def _model(config: DecoderConfig | EncoderConfig, source: str, others: tuple[str
 
 @lru_cache(maxsize=64)
 def _graph(
-    config: DecoderConfig | EncoderConfig,
+    config: DecoderConfig | EncoderConfig | NetworkConfig,
     part: str,
     weights: str | None,
     kv_format: str,
     activations: str,
     skip_shared_prefill: bool,
 ) -> Graph:
+    if isinstance(config, NetworkConfig):
+        from orchard.workloads.vision.catalog import build_network
+
+        return _network_weights(build_network(config.name, config.height, config.width), weights or "f16")
     if weights is not None:
         return apply_weights(_graph(config, part, None, kv_format, activations, skip_shared_prefill), weights)
     if isinstance(config, DecoderConfig):
@@ -152,3 +185,18 @@ def _graph(
     if part == "decoder":
         return build_cross_decoder(config, kv_format=kv_format, activations=activations)
     return build_encoder(config, activations=activations)
+
+
+def _network_weights(graph: Graph, name: str) -> Graph:
+    """Convolutions and dense layers in the format a scheme gives to plain matrices; biases and norms stay 16 bit."""
+    from orchard.units import scheme
+
+    chosen = scheme(name)
+    shapes = weight_shapes(graph)
+    return graph.with_formats(
+        {
+            w.name: chosen.format_for("ffn_up", 0, 1, shapes[w.name]).name
+            for w in graph.weights
+            if w.part == "conv" and len(shapes[w.name]) == 2
+        }
+    )

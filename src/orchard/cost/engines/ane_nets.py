@@ -1,0 +1,56 @@
+"""Neural Engine model for convolutional and attention networks on images.
+
+The array has `ane.cores` cores of 256 MACs per cycle. A kernel takes
+
+    overlapped(array or element-wise cycles / clock, weights / weight rate + activations / activation rate) + op floor
+
+* Output channels are dealt to cores in turn, so a convolution fills ceil(columns / cores) rounds; a short reduction
+  (`half_depth`) leaves the pipeline partly filled. A convolution per channel has no channels to reduce and runs at its own rate
+  (`depthwise_macs`, per core and cycle).
+* Convolutions of 3x3, stride 1 and many channels run in Winograd form: up to 1.5 times the MAC rate (hardware.md).
+* Products of two activations (attention) reach `attention_efficiency`.
+* An operand of up to `ane.operand_limit` stays on chip and moves at `on_chip_bytes` per core and cycle; a larger one is cut
+  into blocks that pass through DRAM.
+
+Weights stream from DRAM in compressed form at `weight_share` of the DRAM peak, never faster than the engine's own rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from orchard.cost.lower import KernelArrays
+from orchard.cost.terms import Hardware, Terms, overlapped
+
+MACS_PER_CORE_CYCLE = 256.0
+WINOGRAD_LEAST = 32.0
+"""Channels from which the transform of a tile costs less than it saves."""
+
+
+def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: Mapping[str, Any]) -> Terms:
+    """Seconds of every kernel row, multiplicity included. Shapes broadcast to [..., kernels]."""
+    del rules
+    cores = hw["ane.cores"] / hw["ane.engines"]
+    cycles_per_s = cores * hw["ane.clock"]
+    products = k.mask("linear", "expert")
+    depthwise = products & (k.columns <= 1.0) & (k.batch > 1.0)
+    dense = products & ~depthwise
+    columns = np.maximum(k.columns, 1.0)
+    fill = columns / (np.ceil(columns / cores) * cores) * k.depth / (k.depth + p["half_depth"])
+    winograd = dense & (k.taps == 9.0) & (k.stride == 1.0) & (k.columns >= WINOGRAD_LEAST) & (k.depth >= 288.0)
+    rate = np.where(dense, np.maximum(fill, 1e-3) * p["product_efficiency"], p["attention_efficiency"])
+    rate = rate * np.where(winograd, p["winograd_gain"], 1.0) * MACS_PER_CORE_CYCLE
+    rate = np.where(depthwise, p["depthwise_macs"], rate)
+    compute = np.where(products | k.mask("attention"), k.macs / (cycles_per_s * rate), 0.0)
+    elements = np.where(k.mask("vector", "scan"), k.vector_ops, 0.0)
+    compute = compute + elements / (cycles_per_s * p["elements_per_core_cycle"])
+    moved = k.input_bytes + k.output_bytes
+    spilled = np.maximum(moved - hw["ane.operand_limit"], 0.0)
+    memory = moved / (cycles_per_s * p["on_chip_bytes"]) + spilled / (hw["dram.bandwidth"] * p["spill_share"])
+    memory = memory + (k.weight_bytes + k.state_bytes) / (hw["dram.bandwidth"] * p["weight_share"])
+    compute, memory = overlapped(compute, memory, p["overlap_sharpness"])
+    ones = np.ones_like(cycles_per_s) if isinstance(cycles_per_s, np.ndarray) else 1.0
+    return Terms(compute * k.count, memory * k.count, k.launches * p["op_floor_s"] * ones)

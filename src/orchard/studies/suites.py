@@ -1,0 +1,253 @@
+"""The suites `vision` and `kernels`: measured rows of image networks and of single operations, as cases to fit and score.
+
+A row of `vision` is scored when the network is built in, ran at batch 1 in 16 bit through Core ML with the Neural Engine allowed,
+on a chip of the catalogue. A row of `kernels` is one synchronised call of an array library.
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+
+from orchard.cost.bound import phase_bound
+from orchard.cost.evaluate import Call
+from orchard.cost.lower import lower
+from orchard.hw import HardwareArrays, find_chip, load_chip
+from orchard.ir import Builder, Graph, Tensor
+from orchard.studies.cases import Case
+from orchard.studies.measurements import Row
+from orchard.studies.runtimes import choose_profile
+from orchard.units import OrchardError
+from orchard.workloads.vision import NETWORKS, build_network
+
+Record = Mapping[str, str]
+
+SUITES = ("vision", "kernels")
+LARGE_IMAGE = 512
+"""Side from which a network is a backbone of dense prediction, with operands that leave the chip."""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Cases of a suite and the rows that are not scored, by reason."""
+
+    cases: tuple[Case, ...]
+    left_out: Mapping[str, int]
+
+
+@lru_cache(maxsize=4)
+def load_suite(name: str) -> Suite:
+    """The suite `vision` or `kernels` from the packaged rows."""
+    make = {"vision": _vision_case, "kernels": _kernel_case}[name]
+    records = list(csv.DictReader(_text(name).splitlines()))
+    if name == "kernels":
+        records = _without_repeats(records)
+    cases: list[Case] = []
+    reasons: dict[str, int] = {}
+    for record in records:
+        made = make(record)
+        if isinstance(made, Case):
+            cases.append(made)
+        else:
+            reasons[made] = reasons.get(made, 0) + 1
+    return Suite(tuple(cases), reasons)
+
+
+def _text(name: str) -> str:
+    return files("orchard.data").joinpath("measurements", f"{name}.csv").read_text(encoding="utf-8")
+
+
+def network_of(model: str) -> str | None:
+    """The built-in network a measured model is, or None: `MobileNetV2-1.4x` -> `mobilenet-v2-1.4`."""
+    text = (
+        model.lower()
+        .removesuffix(" backbone")
+        .replace("mobilenetv", "mobilenet-v")
+        .replace("mobilevitv", "mobilevit-v")
+    )
+    text = text.replace("mobilenet-v3-l-", "mobilenet-v3-large-").replace("v3-small", "v3-small-1.0")
+    text = re.sub(r"([0-9])x\Z", r"\1", re.sub(r"\A(resnet|vgg|densenet)-(?=\d)", r"\1", text))
+    return text if text in NETWORKS else None
+
+
+def _vision_case(record: Record) -> Case | str:
+    network = network_of(record["model"])
+    size = re.fullmatch(r"1x3x(\d+)x(\d+)", record["input_shape"])
+    reasons = (
+        (record["metric"] != "latency_ms", f"metric {record['metric']}"),
+        (record["runtime"] != "coreml", f"runtime {record['runtime']}: no profile for image networks"),
+        (record["engine"] not in ("ane", "all"), f"engine {record['engine']}: no Core ML profile for image networks"),
+        (network is None, "network not built in"),
+        (record["precision"] != "fp16", "compressed or other precision (not fitted yet)"),
+        (record["notes"].startswith("trust=D"), "trust D"),
+        (record["batch"] not in ("1", "1.0") or size is None, "batch or input not 1x3xHxW"),
+    )
+    reason = next((why for holds, why in reasons if holds), None)
+    if reason is not None or network is None or size is None:
+        return reason or ""
+    graph = build_network(network, int(size.group(1)), int(size.group(2)))
+    stratum = "inference-large" if int(size.group(1)) >= LARGE_IMAGE else "inference"
+    return _case(
+        record, graph, "coreml", "ane", float(record["value"]) / 1e3, stratum, NETWORKS[network].family, "network"
+    )
+
+
+def _case(
+    record: Record, graph: Graph, runtime: str, engine: str, seconds: float, stratum: str, family: str, serves: str
+) -> Case | str:
+    try:
+        soc = load_chip(_chip(record["chip"]))
+    except OrchardError:
+        return f"chip {record['chip']} is not in the catalogue"
+    profile = choose_profile(runtime, engine, serves=serves)
+    table = lower(graph, profile.lowering)
+    call = Call({"B": 1} if "B" in graph.symbols else {})
+    row = Row(
+        id=record["id"], source=record["source"], date=record.get("date", ""), chip=record["chip"], gpu_cores=None,
+        cpu_cores=None, engine=engine, runtime=runtime, runtime_version="", model=record.get("model") or stratum,
+        weights="f16", phase="inference", prompt=None, depth=None, generate=None, batch=1, metric="ms",
+        value=seconds * 1e3, notes=record["notes"],
+    )  # fmt: skip
+    bound = float(phase_bound(table, [call], HardwareArrays.of(soc), engine, float(soc.get("slc.size") or 0.0)))
+    return Case(
+        row=row, profile=profile, soc=soc, table=table, calls=(call,), measured_s=seconds, stratum=stratum,
+        generation=soc.family, family=family, bound_s=bound if serves == "network" else 0.0,
+    )  # fmt: skip
+
+
+def _chip(text: str) -> str:
+    """`M1 Max (file label M1)`, `M4 (Air, 8-core GPU)`, `M3 Max (40-core GPU)` as the catalogue names them."""
+    cores = re.search(r"(\d+)-core GPU", text)
+    return find_chip(text.partition(" (")[0], float(cores.group(1)) if cores else None, None)
+
+
+def _without_repeats(records: list[dict[str, str]]) -> list[dict[str, str]]:
+    """Rates that repeat a time of the same run are dropped."""
+
+    def run(r: Record) -> tuple[str, ...]:
+        return r["source"], r["chip"], r["engine"], r["library"], r["op"], r["shape"], r["dtype"]
+
+    timed = {run(r) for r in records if r["metric"] == "ms"}
+    return [r for r in records if r["metric"] == "ms" or run(r) not in timed]
+
+
+FORMATS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
+
+
+def _kernel_case(record: Record) -> Case | str:
+    if record["metric"] not in ("ms", "gflops"):
+        return f"metric {record['metric']}"
+    if record["dtype"] not in FORMATS:
+        return "number format of a kernel without a rule"
+    if record["notes"].startswith(("trust=C", "trust=D")):
+        return "trust C or D"
+    library = record["library"]
+    if "not stated" in library:
+        return "library not stated"
+    if record["engine"] == "gpu" and library.startswith("MLX"):
+        runtime = "mlx"
+    elif record["engine"] == "gpu" and (library == "MPS" or library.startswith("PyTorch MPS")):
+        runtime = "mps"
+    elif record["engine"] == "cpu" and library in ("Accelerate", "numpy BLAS", "PyTorch CPU", "numpy/torch CPU"):
+        runtime = "accelerate"
+    else:
+        return f"{record['engine']} through {library.split(' 0')[0]}: no profile of single operations"
+    builder = OPS.get(record["op"])
+    if builder is None or (runtime == "accelerate" and record["op"] != "gemm"):
+        return f"op {record['op']} has no rule"
+    built = builder(record["shape"], FORMATS[record["dtype"]])
+    if built is None:
+        return "shape not stated in full"
+    graph, macs = built
+    if record["metric"] == "gflops" and not macs:
+        return "rate of an op without products"
+    value = float(record["value"])
+    seconds = value / 1e3 if record["metric"] == "ms" else 2.0 * macs / (value * 1e9)
+    engine = "cpu" if runtime == "accelerate" else "gpu"
+    return _case(
+        record, graph, runtime, engine, seconds, kernel_stratum(engine, record["op"], seconds), record["op"], "ops"
+    )
+
+
+def kernel_stratum(engine: str, op: str, seconds: float) -> str:
+    if engine == "cpu":
+        return "CPU GEMM"
+    if op in ("gemm", "gemm_bias", "conv2d", "attention"):
+        return "GPU products above 0.3 ms" if seconds > 0.3e-3 else "GPU products below 0.3 ms"
+    return "GPU streams"
+
+
+def _named(shape: str) -> dict[str, int]:
+    return {key: int(value) for key, value in re.findall(r"([a-z_]+)=(\d+)", shape)}
+
+
+def _gemm(shape: str, fmt: str) -> tuple[Graph, int] | None:
+    s = _named(shape)
+    if not {"m", "n", "k"} <= set(s):
+        return None
+    b = Builder("gemm", activations=fmt)
+    batch = s.get("b", 1)
+    x = b.input("x", (batch, s["m"], s["k"]))
+    if batch > 1 and "shared" not in shape:
+        y = b.einsum("b m k, b k n -> b m n", x, b.input("w", (batch, s["k"], s["n"])))
+    else:
+        y = b.linear(x, b.weight("w", (s["k"], s["n"]), part="other", format=fmt))
+    return b.build([y]), batch * s["m"] * s["n"] * s["k"]
+
+
+def _conv(shape: str, fmt: str) -> tuple[Graph, int] | None:
+    s = _named(shape)
+    if not {"n", "h", "w", "c", "out", "kh", "kw"} <= set(s):
+        return None
+    b = Builder("conv2d", activations=fmt)
+    stride = s.get("stride", 1)
+    same = s.get("pad", s.get("padding", 0)) > 0
+    p, q = ((n if same else n - k) // stride + (0 if same else 1) for n, k in ((s["h"], s["kh"]), (s["w"], s["kw"])))
+    x = b.input("x", (s["n"], s["c"], s["h"], s["w"]))
+    w = b.weight("w", (s["out"], s["c"], s["kh"], s["kw"]), part="conv", format=fmt)
+    spec = f"b c ({stride}*p+r) ({stride}*q+s), m c r s -> b m p q"
+    (y,) = b.op("einsum", [x, w], [(s["n"], s["out"], p, q)], attrs={"spec": spec})
+    return b.build([y]), s["n"] * s["out"] * p * q * s["c"] * s["kh"] * s["kw"]
+
+
+def _attention(shape: str, fmt: str) -> tuple[Graph, int] | None:
+    s = _named(shape)
+    if not {"q", "kv", "d"} <= set(s):
+        return None
+    batch, heads = s.get("b", 1), s.get("heads", s.get("h", 1))
+    b = Builder("attention", activations=fmt)
+    q = b.input("q", (batch, s["q"], heads, 1, s["d"]))
+    k, v = (b.input(n, (batch, s["kv"], heads, s["d"])) for n in "kv")
+    scores = b.einsum("b t g r d, b s g d -> b g r t s", q, k)
+    y = b.einsum("b g r t s, b s g d -> b t g r d", b.softmax(scores), v)
+    return b.build([y]), 2 * batch * heads * s["q"] * s["kv"] * s["d"]
+
+
+def _stream(build: Callable[[Builder, Tensor, str], Tensor]) -> Callable[[str, str], tuple[Graph, int] | None]:
+    def made(shape: str, fmt: str) -> tuple[Graph, int] | None:
+        sizes = re.match(r"\d+(x\d+)+", shape)
+        if sizes is None:
+            return None
+        b = Builder("stream", activations=fmt)
+        x = b.input("x", tuple(int(n) for n in sizes.group(0).split("x")))
+        return b.build([build(b, x, shape)]), 0
+
+    return made
+
+
+def _reduced(b: Builder, x: Tensor, shape: str) -> Tensor:
+    axis = re.search(r"axis=(-?\d)", shape)
+    kept = [n for i, n in enumerate(x.shape) if axis and i != int(axis.group(1)) % len(x.shape)]
+    return b.op("reduce", [x], [tuple(kept) or (1,)], attrs={"fn": "sum"})[0]
+
+
+OPS: Mapping[str, Callable[[str, str], tuple[Graph, int] | None]] = {
+    "gemm": _gemm, "gemm_bias": _gemm, "conv2d": _conv, "attention": _attention,
+    "softmax": _stream(lambda b, x, _: b.softmax(x)), "relu": _stream(lambda b, x, _: b.elementwise("relu", x)),
+    "sigmoid": _stream(lambda b, x, _: b.elementwise("sigmoid", x)), "reduce_sum": _stream(_reduced),
+    "reduce_sum_axis": _stream(_reduced), "layernorm": _stream(lambda b, x, _: b.norm("layernorm", x)),
+}  # fmt: skip
