@@ -13,7 +13,9 @@ from orchard.units import OrchardError
 
 
 def validate(
-    suite: Annotated[str, typer.Option("--suite", help="Which measurements: llm, vision or kernels.", metavar="NAME")] = "llm",
+    suite: Annotated[
+        str, typer.Option("--suite", help="Which measurements: llm, vision or kernels.", metavar="NAME")
+    ] = "llm",
     rows: Annotated[
         Path | None, typer.Option("--rows", help="Another CSV with the columns of the packaged one.", metavar="FILE")
     ] = None,
