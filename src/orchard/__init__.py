@@ -7,18 +7,30 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchard.studies.compare import Comparison, compare
-    from orchard.studies.predict import Prediction, predict
+    from orchard.studies.predict import Prediction, predict, predict_variants
+    from orchard.studies.request import Request
     from orchard.units.errors import OrchardError
 
 __version__ = "0.1.0"
-__all__ = ["Comparison", "OrchardError", "Prediction", "__version__", "compare", "predict"]
+__all__ = [
+    "Comparison",
+    "OrchardError",
+    "Prediction",
+    "Request",
+    "__version__",
+    "compare",
+    "predict",
+    "predict_variants",
+]
 
 _HOMES = {
     "Comparison": "orchard.studies.compare",
     "OrchardError": "orchard.units.errors",
     "Prediction": "orchard.studies.predict",
     "compare": "orchard.studies.compare",
+    "Request": "orchard.studies.request",
     "predict": "orchard.studies.predict",
+    "predict_variants": "orchard.studies.predict",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import sys
 import traceback
@@ -39,16 +40,29 @@ def run(command: Any, arguments: Sequence[str]) -> int:
     except (PipeClosed, BrokenPipeError):
         _drop_output()
         return PIPE_CLOSED
+    except OSError as error:
+        if error.errno not in NO_ROOM:
+            return _defect()
+        _drop_output()
+        return _refuse(f"the output cannot be written: {error.strerror}; nothing was lost but this answer")
     except (KeyboardInterrupt, typer.Abort):
         print("orchard: interrupted", file=sys.stderr)
         return INTERRUPTED
     except typer.Exit as end:
         return int(end.exit_code)
     except Exception:
-        traceback.print_exc()
-        print("orchard: this is a defect of Orchard, not of your input; please report it", file=sys.stderr)
-        return DEFECT
+        return _defect()
     return returned if isinstance(returned, int) else ANSWER
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""A full disk, a quota, a broken device: for the user to mend."""
+
+
+def _defect() -> int:
+    traceback.print_exc()
+    print("orchard: this is a defect of Orchard, not of your input; please report it", file=sys.stderr)
+    return DEFECT
 
 
 def _refuse(sentence: str) -> int:

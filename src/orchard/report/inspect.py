@@ -9,6 +9,7 @@ from orchard.studies.inspect import Inspection
 from orchard.units import format_bytes, format_count
 
 SCHEMA = "orchard.inspection/1"
+WIDTH = 80
 
 
 def inspection_record(found: Inspection, *, graph: bool = True) -> dict[str, Any]:
@@ -49,18 +50,30 @@ def render_inspection(found: Inspection, *, tree: bool, depth: int, graph: bool)
             lines.append(f"{title:<8} {name}: {fmt}[{', '.join(str(s) for s in shape)}]")
     lines.append(f"sizes    {'free: ' + ', '.join(found.symbols) if found.symbols else 'all fixed'}")
     lines += ["", f"{'op kind':<28}{'ops':>6}  MACs"]
-    lines += [f"{k.kind:<28}{k.ops:>6}  {_count(k.macs)}" for k in found.kinds]
-    lines.append(f"{'all':<28}{sum(k.ops for k in found.kinds):>6}  {_count(found.macs)}")
+    for kind in found.kinds:
+        lines += _wrapped(f"{kind.kind:<28}{kind.ops:>6}", kind.macs)
+    lines += _wrapped(f"{'all':<28}{sum(k.ops for k in found.kinds):>6}", found.macs)
     if tree:
-        lines += ["", f"{'module':<44}{'ops':>6}{'parameters':>14}  MACs"]
+        lines += ["", f"{'module':<32}{'ops':>6}{'parameters':>14}  MACs"]
         for module in found.modules:
             level = module.path.count(".") + 1 if module.path else 0
             if level <= depth:
                 label = "  " * level + (module.path.rpartition(".")[2] or found.name)
-                lines.append(f"{label:<44}{module.ops:>6}{module.parameters:>14,}  {_count(module.macs)}")
+                lines += _wrapped(f"{label:<32}{module.ops:>6}{module.parameters:>14,}", module.macs)
     if graph:
         lines += ["", found.text.rstrip()]
     return "\n".join(lines)
+
+
+def _wrapped(label: str, size: Size) -> list[str]:
+    """`label` and a count; a long closed form goes on at its plus signs, indented, within 80 columns."""
+    lines, rest = [label], _count(size).split(" + ")
+    for i, term in enumerate(rest):
+        piece = term if i == 0 else f"+ {term}"
+        if len(lines[-1]) + 2 + len(piece) > WIDTH and lines[-1].strip():
+            lines.append(" " * (WIDTH - 52))
+        lines[-1] += ("  " if i == 0 else " ") + piece
+    return lines
 
 
 def _count(size: Size) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -213,14 +213,21 @@ def predict_variants(request: Request, variants: Mapping[str, NDArray[np.float64
     """Phase times of one request on many variants of its chip at once.
 
     `variants` maps hardware parameters (`dram.bandwidth`, `gpu.cores`, ... in SI units) to arrays of one shape [variants].
+    `total` never undercuts the physical bound, as in `predict`; the terms are the estimate's.
     """
     soc = _chip(request.chip, request.overrides)
     plan = make_plan(request)
     hw = HardwareArrays.of(soc, variants)
     values = plan.profile.values()
-    return {
-        name: phase_time(plan.table_of(name), calls, hw, plan.profile, values) for name, calls in plan.phases.items()
-    }
+    import numpy as np
+
+    found = {}
+    for name, calls in plan.phases.items():
+        table = plan.table_of(name)
+        time = phase_time(table, calls, hw, plan.profile, values)
+        bound = phase_bound(table, calls, hw, plan.profile.engine, hw.get("slc.size", 0.0))
+        found[name] = replace(time, total=np.maximum(time.total, bound))
+    return found
 
 
 def make_plan(request: Request) -> Plan:
@@ -313,8 +320,6 @@ def stratum(phase: str, *, is_moe: bool, batch: int = 1, depth: int = 0, tokens:
 
 
 def _with_threads(profile: Profile, threads: int) -> Profile:
-    from dataclasses import replace
-
     return replace(profile, rules={**profile.rules, "threads": threads})
 
 
@@ -355,7 +360,8 @@ def _phase(plan: Plan, name: str, hw: HardwareArrays, request: Request) -> Phase
     evaluated = [(call.weight, table.evaluate(call.bindings)) for call in calls]
     ops = sum(w * all_ops(c) for w, c in evaluated)
     moved = sum(w * dram_bytes(c) for w, c in evaluated)
-    joules = float(energy_j(engine, ops=ops, dram_bytes=moved, seconds=latency, hw=hw))
+    low_bits = bool(plan.profile.rules.get("int8_products")) and stored_in_low_bits(plan.table)
+    joules = float(energy_j(engine, ops=ops, dram_bytes=moved, seconds=latency, hw=hw, low_bits=low_bits))
     total = float(time.total)
     return Phase(
         name=name,
@@ -371,6 +377,13 @@ def _phase(plan: Plan, name: str, hw: HardwareArrays, request: Request) -> Phase
         bound_by={name: seconds / sum(shares.values()) for name, seconds in shares.items()},
         kernels=() if request.fidelity == "bound" else _shares(table, time, calls, latency / total),
     )
+
+
+def stored_in_low_bits(table: KernelTable) -> bool:
+    """Whether most products use weights of 8 bits or fewer (a runtime with `int8_products` multiplies those as INT8)."""
+    floats = ("", "f32", "f16", "bf16")
+    products = [k for k in table.kernels if k.kind in ("linear", "expert")]
+    return sum(k.count for k in products if k.format not in floats) > sum(k.count for k in products) / 2
 
 
 def _cache_bytes(hw: HardwareArrays) -> float:
@@ -463,6 +476,8 @@ def _mismatches(plan: Plan, request: Request) -> list[str]:
         )
     if request.threads and plan.profile.engine != "cpu":
         found.append(f"--threads {request.threads} changes nothing: {plan.profile.engine} does the work")
+    if request.activations not in ("f16", "bf16", "f32") and runtime != "coreml":
+        found.append(f"{runtime} computes with 16- or 32-bit activations; {request.activations} changes only the bytes")
     asked, longest = _positions(plan, request)
     if longest and asked > longest:
         found.append(f"{asked:,} tokens of context, the model was made for {longest:,}")
