@@ -23,6 +23,9 @@ COMMANDS = {
     "models": ("models",),
     "complexity": ("complexity", "qwen3-30b-a3b"),
     "validate": ("validate", "--suite", "llm"),
+    "lint": ("lint", "qwen3-0.6b", "--chip", "m4"),
+    "validate, networks": ("validate", "--suite", "vision"),
+    "validate, single ops": ("validate", "--suite", "kernels"),
     "complexity on a chip": ("complexity", "qwen3-4b", "--chip", "m4max"),
 }
 

@@ -44,7 +44,7 @@ def ane_findings(graph: Graph, *, max_dim: int) -> Iterator[Finding]:
 
 def _reasons(op: Op, graph: Graph, max_dim: int) -> Iterator[tuple[str, str, str, bool, str]]:
     tensors = (*graph.inputs_of(op), *graph.outputs_of(op))
-    if op.kind in ("scan", "topk", "update"):
+    if op.kind in ("scan", "update"):
         change = "unroll it into products, or keep it on the CPU in one segment"
         yield (
             "unsupported",
@@ -57,7 +57,7 @@ def _reasons(op: Op, graph: Graph, max_dim: int) -> Iterator[tuple[str, str, str
     if symbols:
         yield "dynamic", f"size {symbols[0]} is not fixed", "export with fixed shapes", True, "bryngelson-ane"
     if any(len(t.shape) > MOST_AXES for t in tensors if t.role is not Role.WEIGHT):
-        yield "rank", f"more than {MOST_AXES} axes", "fold axes together", True, "bryngelson-ane"
+        yield "rank", f"more than {MOST_AXES} axes", "fold axes together", True, "own judgement"
     largest = max((s for t in tensors for s in t.shape if isinstance(s, int)), default=0)
     if largest > max_dim:
         yield (

@@ -369,7 +369,29 @@ class Inspection(_Versioned):
     warnings: list[str]
 
 
+class LintPart(_Record):
+    rule: str
+    reason: str
+    change: str
+    blocks: bool
+    source: str
+    ops: int
+    first: str
+
+
+class Lint(_Versioned):
+    """`orchard lint`: what keeps ops off an engine (`blocks`) or slows them there."""
+
+    schema_name: Literal["orchard.lint/1"] = Field(alias="schema")
+    model: str
+    chip: str
+    target: str
+    ops: int
+    groups: list[LintPart]
+
+
 SCHEMAS: dict[str, type[_Versioned]] = {
+    "orchard.lint/1": Lint,
     "orchard.prediction/1": Prediction,
     "orchard.comparison/1": Comparison,
     "orchard.chips/1": Chips,
