@@ -55,6 +55,12 @@ def start_values(cases: CaseSet) -> tuple[dict[Key, float], list[Key], dict[Key,
     return values, free, parameters
 
 
+def prior_values(cases: CaseSet) -> dict[Key, float]:
+    """Values of every parameter before any row was seen."""
+    values, free, parameters = start_values(cases)
+    return {**values, **{key: parameters[key].centre for key in free}}
+
+
 def fit(cases: CaseSet, *, steps: int = 30) -> Fit:
     """Fit all free parameters of the profiles behind `cases`. Deterministic; same rows, same numbers."""
     from scipy.optimize import least_squares
@@ -88,13 +94,14 @@ Leave = Callable[[Case], str]
 def left_out(cases: CaseSet, group: Leave) -> Array:
     """ln(predicted / measured) of every row from fits that did not see its group (chip generation, model family, ...).
 
-    NaN where leaving the group out leaves a profile without rows of its own: then nothing was tested.
+    Where that leaves a profile without rows of its own, its parameters stand at their priors: a stored value would have
+    seen the row.
     """
     errors = np.full(len(cases.cases), np.nan)
     names = [group(case) for case in cases.cases]
     for name in dict.fromkeys(names):
         test = np.array([n == name for n in names])
-        values, _, _ = start_values(cases)
+        values = prior_values(cases)
         train = cases.subset(~test)
         values.update(fit(train).values)
         held = cases.subset(test)

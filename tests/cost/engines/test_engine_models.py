@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchard.cost.errors import ProfileError
 from orchard.cost.engines.formats import per_format
+from orchard.cost.errors import ProfileError
 from orchard.cost.evaluate import Call, PhaseTime, phase_time
 from orchard.cost.lower import KernelTable, lower
 from orchard.cost.profile import load_profile, profile_names
