@@ -124,7 +124,7 @@ def test_left_out_rows_never_see_values_fitted_to_them(few: CaseSet, monkeypatch
     """A profile that loses all its rows is priced at its priors."""
     from orchard.studies import calibrate
 
-    monkeypatch.setattr(calibrate, "fit", lambda cases: calibrate.Fit(values={}, sigma={}, weak=()))
+    monkeypatch.setattr(calibrate, "fit", lambda _: calibrate.Fit(values={}, sigma={}, weak=()))
     measured = np.log([c.measured_s for c in few.cases])
     expected = np.log(few.seconds(prior_values(few))) - measured
     assert np.allclose(left_out(few, generation), expected)

@@ -38,7 +38,7 @@ def simulated_peak(graph: Graph) -> int:
     uses: dict[str, set[int]] = {name: {i} for name, i in born.items()}
     for i, op in enumerate(graph.ops):
         for name in op.inputs:
-            uses.get(root[name], set()).add(i if op.kind != "view" else i)
+            uses.get(root[name], set()).add(i)
     for name in graph.outputs:
         uses.get(root[name], set()).add(len(graph.ops))
     size = 4 * 6 * 2

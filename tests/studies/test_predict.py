@@ -157,7 +157,15 @@ def test_an_override_is_one_element_of_the_variants(engine: str) -> None:
             "qwen3-0.6b", "m4pro", engine=engine, prompt=20, generate=4, overrides=[f"dram.bandwidth={rate / 1e9}GB/s"]
         )
         for name, phase in alone.phases.items():
-            assert max(float(together[name].total[i]), phase.bound_s) == pytest.approx(phase.latency_s, rel=1e-9)
+            assert float(together[name].total[i]) == pytest.approx(phase.latency_s, rel=1e-9)
+
+
+def test_a_parameter_the_engine_does_not_read_gives_equal_times_of_the_asked_shape() -> None:
+    request = Request(model="qwen3-0.6b", chip="m1", engine="cpu", prompt=8, generate=2)
+    for phase in predict_variants(request, {"gpu.cores": np.array([4.0, 8.0, 16.0])}).values():
+        for part in (phase.total, phase.compute, phase.memory, phase.dispatch):
+            assert part.shape == (3,)
+            assert len(set(part.tolist())) == 1
 
 
 # models that are not language models

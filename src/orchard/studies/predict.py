@@ -213,7 +213,8 @@ def predict_variants(request: Request, variants: Mapping[str, NDArray[np.float64
     """Phase times of one request on many variants of its chip at once.
 
     `variants` maps hardware parameters (`dram.bandwidth`, `gpu.cores`, ... in SI units) to arrays of one shape [variants].
-    `total` never undercuts the physical bound, as in `predict`; the terms are the estimate's.
+    `total` never undercuts the physical bound, as in `predict`; the terms are the estimate's. Each is [variants], also where
+    the engine does not read what varies.
     """
     soc = _chip(request.chip, request.overrides)
     plan = make_plan(request)
@@ -226,7 +227,13 @@ def predict_variants(request: Request, variants: Mapping[str, NDArray[np.float64
         table = plan.table_of(name)
         time = phase_time(table, calls, hw, plan.profile, values)
         bound = phase_bound(table, calls, hw, plan.profile.engine, hw.get("slc.size", 0.0))
-        found[name] = replace(time, total=np.maximum(time.total, bound))
+        found[name] = PhaseTime(
+            total=np.broadcast_to(np.maximum(time.total, bound), hw.shape),
+            compute=np.broadcast_to(time.compute, hw.shape),
+            memory=np.broadcast_to(time.memory, hw.shape),
+            dispatch=np.broadcast_to(time.dispatch, hw.shape),
+            kernels=time.kernels,
+        )
     return found
 
 
