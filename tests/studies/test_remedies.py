@@ -106,3 +106,12 @@ def test_a_model_file_has_closed_forms(tmp_path) -> None:
     assert str(found.phases[0].ops) == "4096*batch"  # 2 x 64 x 32 per row
     assert found.machine is not None
     assert [c.phase for c in found.machine.crossings] == ["inference"]
+
+
+def test_remedies_of_an_encoder_decoder_count_both_halves() -> None:
+    request = Request(model="openai/whisper-large-v3", chip="a14", batch=64)
+    found = remedies(answer(request))
+    assert found.batch is not None
+    assert answer(replace(request, batch=found.batch)).memory.fits
+    assert not answer(replace(request, batch=found.batch + 1)).memory.fits
+    assert found.tokens is None  # the audio sets its size

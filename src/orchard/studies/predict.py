@@ -194,7 +194,7 @@ def answer(request: Request) -> Prediction:
     soc = _chip(request.chip, request.overrides)
     plan = make_plan(request)
     hw = HardwareArrays.of(soc)
-    memory = _memory(plan, soc, request)
+    memory = memory_of(plan, soc, request)
     phases = {name: _phase(plan, name, hw, request) for name in plan.phases}
     return Prediction(
         request=request,
@@ -421,7 +421,8 @@ def _shares(table: KernelTable, time: PhaseTime, calls: Sequence[Call], scale: f
     return tuple(sorted(shares, key=lambda s: -s.seconds))
 
 
-def _memory(plan: Plan, soc: SoC, request: Request) -> Memory:
+def memory_of(plan: Plan, soc: SoC, request: Request) -> Memory:
+    """Memory that the calls of a plan need at once."""
     if plan.decoder is not None:
         return _memory_of_both(plan, plan.decoder[0], soc, request)
     calls = [c for phase in plan.phases.values() for c in phase]

@@ -8,9 +8,10 @@ from typing import Any
 from orchard.hw import chip_summaries, load_chip
 from orchard.ir import Graph
 from orchard.studies.memory import Memory, memory_limit, memory_need
-from orchard.studies.predict import AS_STORED, Prediction
+from orchard.studies.predict import AS_STORED, Prediction, make_plan, memory_of
 from orchard.studies.sources import ImportedModel, bind_symbols
 from orchard.units import OrchardError
+from orchard.workloads import Model
 
 LADDERS: dict[str, tuple[str, ...]] = {
     "llama.cpp": ("q8_0", "q6_k", "q5_k_m", "q4_k_m", "q3_k_m", "q2_k"),
@@ -60,7 +61,7 @@ def remedies(prediction: Prediction) -> Remedies:
     return Remedies(
         weights=_weights(prediction, need),
         kv=_kv(prediction, need),
-        tokens=_most(need.tokens, lambda n: need.memory(tokens=n)),
+        tokens=None if need.is_two_part else _most(need.tokens, lambda n: need.memory(tokens=n)),
         batch=_most(prediction.request.batch, lambda n: need.memory(batch=n)),
         chips=_chips(prediction),
     )
@@ -73,6 +74,7 @@ class _Need:
         self.prediction = prediction
         request = prediction.request
         self.tokens = request.depth + request.prompt + request.generate
+        self.is_two_part = isinstance(prediction.model, Model) and len(prediction.model.parts) > 1  # Whisper
         self.own_weights = None if prediction.weights == AS_STORED else prediction.weights
         self.graph = self._graph(self.own_weights, request.kv)
 
@@ -87,6 +89,9 @@ class _Need:
         self, *, weights: str | None = None, kv: str | None = None, tokens: int | None = None, batch: int | None = None
     ) -> Memory:
         p, request = self.prediction, self.prediction.request
+        if self.is_two_part:
+            changed = replace(request, weights=weights or request.weights, kv=kv or request.kv, batch=batch or request.batch)
+            return memory_of(make_plan(changed), p.soc, changed)
         graph = (
             self.graph if weights is None and kv is None else self._graph(weights or self.own_weights, kv or request.kv)
         )
