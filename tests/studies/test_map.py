@@ -60,3 +60,14 @@ def test_the_proof_may_stay_open_and_says_so() -> None:
 def test_unknown_objective_is_refused() -> None:
     with pytest.raises(MappingError, match="expected one of edp, energy, latency, traffic"):
         map_op(gemm(4, 4, 4), load_arch("E16"), "speed")  # type: ignore[arg-type]
+
+
+def test_ragged_tiles_over_several_fan_outs_are_never_called_proven():
+    from orchard.hw.arch import load_arch
+    from orchard.mapping.ops import parse_op
+    from orchard.studies.map import map_op
+
+    arch = load_arch("T128")
+    problem = parse_op("gemm:m=6,k=6,n=6")
+    found = map_op(problem, arch, factors="imperfect")
+    assert found.optimal == (len(arch.fan_outs) < 2)
