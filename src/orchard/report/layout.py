@@ -87,7 +87,7 @@ def table(
             header,
             justify="left" if is_text else "right",
             no_wrap=not is_text or position == 0,
-            overflow="fold" if is_text else "ellipsis",
+            overflow="ellipsis" if position == 0 or not is_text else "fold",
         )
     for row in rows:
         made.add_row(*row)

@@ -16,6 +16,9 @@ SCHEMA = "orchard.validation/1"
 PLOTTED = "left-out chip"
 
 
+LONGEST = 27
+"""Stratum names are cut to this in the table, so that its numbers fit 80 columns; JSON has them whole."""
+
 HEADERS = ["stratum", "rows", "median", "90 %", "rank", "in 80", "bias", "roofline", "public"]
 
 
@@ -64,7 +67,7 @@ def markdown_table(report: ValidationReport, part: str = PLOTTED) -> str:
 
 def _row(s: StratumResult) -> list[str | Text]:
     return [
-        s.name,
+        s.name if len(s.name) <= LONGEST else s.name[: LONGEST - 1].rstrip() + "…",
         str(s.rows),
         _against(s.median_error, s.target_median),
         _against(s.p90_error, s.target_p90),
