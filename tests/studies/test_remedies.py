@@ -109,7 +109,7 @@ def test_a_model_file_has_closed_forms(tmp_path) -> None:
 
 
 def test_remedies_of_an_encoder_decoder_count_both_halves() -> None:
-    request = Request(model="openai/whisper-large-v3", chip="a14", batch=64)
+    request = Request(model="openai/whisper-large-v3", chip="m2", batch=64, overrides=("dram.capacity=16GiB",))
     found = remedies(answer(request))
     assert found.batch is not None
     assert answer(replace(request, batch=found.batch)).memory.fits
