@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from typing import Any
 
 from orchard.report.layout import bar, make_console, number, percent, span
@@ -66,12 +67,18 @@ def test_json_satisfies_the_schema_and_has_no_nan() -> None:
     Validation.model_validate(record)
 
 
-def test_markdown_lists_one_part() -> None:
-    assert markdown_table(REPORT).splitlines() == [
-        "| stratum | rows | median error | 90 % of rows below | in the 80 % interval | naive roofline |",
-        "| --- | ---: | ---: | ---: | ---: | ---: |",
-        "| dense GPU, decode | 40 | 5.1 % | 18.0 % | 78.0 % | 47.0 % |",
+def test_markdown_sets_both_left_out_errors_side_by_side() -> None:
+    kin = stratum(part="left-out family", median_error=0.062, p90_error=0.2)
+    report = replace(REPORT, strata=(*REPORT.strata, kin))
+    assert markdown_table(report).splitlines()[:3] == [
+        "| stratum | rows | chip generation left out | model family left out | in 80 % interval | naive roofline |",
+        "| --- | --- | --- | --- | --- | --- |",
+        "| dense GPU, decode | 40 | 5.1 % / 18.0 % | 6.2 % / 20.0 % | 78 % | 47 % |",
     ]
+
+
+def test_markdown_leaves_out_a_stratum_without_both_parts() -> None:
+    assert "dense GPU" not in markdown_table(REPORT)
 
 
 def test_the_drawing_is_well_formed_and_described() -> None:

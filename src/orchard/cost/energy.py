@@ -20,7 +20,11 @@ instruments (hardware.md, thermal and power), so this is a judgement, not a fit.
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnergyModel:
-    """J per op at 16 bits, factor for INT8 operands, and watts while active: a base and a part per core."""
+    """J per op at 16 bits, factor for INT8 operands, and watts while active: a base and a part per core.
+
+    `source` is the main source of `joule_per_op` and `int8_factor`. Where the comment beside a model derives no number, it is
+    a judgement inside the spread of its sources: the per-core watts, the GPU's INT8 factor and the CPU's joules per op.
+    """
 
     joule_per_op: float
     int8_factor: float

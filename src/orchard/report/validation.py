@@ -47,22 +47,30 @@ def render_validation(report: ValidationReport) -> RenderableType:
     return stacked(*parts)
 
 
-def markdown_table(report: ValidationReport, part: str = PLOTTED) -> str:
-    """The headline figures of one part as a Markdown table, for the README."""
-    names = ["stratum", "rows", "median error", "90 % of rows below", "in the 80 % interval", "naive roofline"]
-    lines = [" | ".join(names), " | ".join(["---", *["---:"] * (len(names) - 1)])]
-    for s in report.strata:
-        if s.part == part and s.target_median is not None:
-            cells = [
-                s.name,
-                str(s.rows),
-                _share(s.median_error),
-                _share(s.p90_error),
-                _share(s.coverage80),
-                _share(s.naive_median),
-            ]
-            lines.append(" | ".join(cells))
-    return "\n".join(f"| {line} |" for line in lines)
+def markdown_table(report: ValidationReport) -> str:
+    """The headline strata as a Markdown table, for the README: median / 90th percentile of |predicted / measured - 1|."""
+    found = {(s.name, s.part): s for s in report.strata if s.target_median is not None}
+    heads = [
+        "stratum",
+        "rows",
+        "chip generation left out",
+        "model family left out",
+        "in 80 % interval",
+        "naive roofline",
+    ]
+    lines = [heads, ["---"] * len(heads)]
+    for name in dict.fromkeys(name for name, _ in found):
+        chip, kin = found.get((name, "left-out chip")), found.get((name, "left-out family"))
+        if chip is None or kin is None:
+            continue
+        pairs = [f"{_share(s.median_error)} / {_share(s.p90_error)}" for s in (chip, kin)]
+        lines.append([name, str(chip.rows), *pairs, _whole(chip.coverage80), _whole(chip.naive_median)])
+    rows = ["| " + " | ".join(cells) + " |" for cells in lines]
+    return "\n".join([*rows, "", "Errors of times, median / 90th percentile; the roofline column is a median."])
+
+
+def _whole(share: float) -> str:
+    return f"{100 * share:.0f} %"
 
 
 def _row(s: StratumResult) -> list[str | Text]:

@@ -15,13 +15,13 @@ import numpy.typing as npt
 
 from orchard.cost.bound import phase_bound
 from orchard.cost.evaluate import Call, engine_model
-from orchard.cost.lower import KernelArrays, KernelTable, Lowering, concatenate, lower
+from orchard.cost.lower import KernelArrays, KernelTable, concatenate
 from orchard.cost.profile import Profile
 from orchard.hw import HardwareArrays, SoC, find_chip, load_chip
 from orchard.ir import Builder, Graph
 from orchard.studies.measurements import Row, family_of
 from orchard.studies.phases import decode_calls, prefill_calls
-from orchard.studies.predict import stratum
+from orchard.studies.predict import lowered, stratum
 from orchard.studies.runtimes import choose_profile
 from orchard.workloads import apply_weights, load_model
 
@@ -59,7 +59,7 @@ def make_case(row: Row) -> Case:
     if row.threads and row.engine == "cpu":
         profile = _threaded(profile, row.threads)
     graph = _graph(row, bool(profile.rules.get("skip_shared_prefill", False)))
-    table = _lowered(graph, profile.lowering)
+    table = lowered(graph, profile.lowering)
     calls = tuple(_calls(row, profile))
     hw = HardwareArrays.of(soc)
     moe = any(k.kind == "expert" for k in table.kernels)
@@ -114,16 +114,6 @@ def _threaded_rules(name: str, threads: int) -> Profile:
 
 def _threaded(profile: Profile, threads: int) -> Profile:
     return _threaded_rules(profile.name, threads)
-
-
-_TABLES: dict[tuple[int, Lowering], tuple[Graph, KernelTable]] = {}
-
-
-def _lowered(graph: Graph, rules: Lowering) -> KernelTable:
-    key = (id(graph), rules)
-    if key not in _TABLES:
-        _TABLES[key] = (graph, lower(graph, rules))
-    return _TABLES[key][1]
 
 
 class _Columns:

@@ -256,7 +256,7 @@ def _plan(model: Model | ImportedModel, profile: Profile, weights: str | None, r
     if request.threads:
         profile = _with_threads(profile, request.threads)
     graph = model.graph(weights=chosen, kv_format=request.kv, activations=request.activations, skip_shared_prefill=skip)
-    table = _table(graph, profile.lowering)
+    table = lowered(graph, profile.lowering)
     if isinstance(model, Model) and "decoder" in model.parts[1:]:
         return _encoder_decoder(model, profile, chosen or AS_STORED, request, graph, table)
     if model.family != "decoder":
@@ -309,7 +309,7 @@ def _encoder_decoder(
     phases, decoder = {"inference": tuple(calls)}, None
     if request.generate:
         steps = model.graph(weights=weights, kv_format=request.kv, activations=request.activations, part="decoder")
-        decoder = (steps, _table(steps, profile.lowering))
+        decoder = (steps, lowered(steps, profile.lowering))
         phases["decode"] = tuple(decode_calls(generate=request.generate, context=request.depth, batch=request.batch))
     return Plan(
         model=model, graph=graph, table=table, profile=profile, weights=weights, phases=phases, decoder=decoder,
@@ -333,12 +333,12 @@ def _with_threads(profile: Profile, threads: int) -> Profile:
 _TABLES: dict[tuple[int, Lowering], tuple[Graph, KernelTable]] = {}
 
 
-def _table(graph: Graph, rules: Lowering) -> KernelTable:
+def lowered(graph: Graph, rules: Lowering) -> KernelTable:
     """Lower once per live graph and rule set."""
     key = (id(graph), rules)
     found = _TABLES.get(key)
     if found is None or found[0] is not graph:
-        if len(_TABLES) > 128:
+        if len(_TABLES) > 512:
             _TABLES.clear()
         found = (graph, lower(graph, rules))
         _TABLES[key] = found

@@ -114,7 +114,8 @@ def _lane_cycles(
 
 
 STATE_ROWS = 64
-"""Rows (tokens x query heads per key/value head) up to which a product with the cache runs as mat-vec kernels."""
+"""Rows (tokens x query heads per key/value head) up to which a product with the cache runs as mat-vec kernels:
+a judgement, between the 8 query heads per key/value head that decode has at most and the hundreds of a prompt."""
 
 
 def _many_queries(k: KernelArrays, rules: Mapping[str, Any]) -> Any:

@@ -1,4 +1,4 @@
-"""Core ML's old neural-network format: layers with weights inside."""
+"""Core ML's old neural-network format is refused with the way out; only its layer names are parsed."""
 
 from __future__ import annotations
 
@@ -10,4 +10,7 @@ NETWORK: Schema = {1: ("layers", [{1: ("name", "str")}])}
 
 
 def lower(network: Message, description: Message, low: Lowering) -> tuple[list[Value], WeightCount]:
-    raise low.fail("neural network layers are not read yet")
+    raise low.fail(
+        "it is in the old neural-network format, whose layers are not read; convert it to an ML program "
+        "(coremltools.convert with convert_to='mlprogram')"
+    )
