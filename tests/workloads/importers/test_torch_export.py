@@ -217,7 +217,7 @@ def test_a_pt2_that_is_no_archive_is_one_sentence(tmp_path):
 
 
 def test_torchvision_beside_cpu_torch_is_explained():
-    from orchard.workloads.importers.torch_export import _export_error
+    from orchard.workloads.importers.torch_export.live import _export_error
 
     error = _export_error("Net", RuntimeError("operator torchvision::nms does not exist"))
     assert "CUDA build of torchvision" in str(error)

@@ -4,9 +4,9 @@ imported = import_model("model.onnx", inputs={"input_ids": (1, 128)})
 print(imported.graph, imported.weights.parameters, imported.warnings)
 """
 
-from orchard.workloads.importers.common import Imported, WeightInfo
 from orchard.workloads.importers.errors import ImportError_, MissingExtra, UnsupportedOps
 from orchard.workloads.importers.front import import_model, source_format_of
+from orchard.workloads.importers.lowering import Imported, WeightInfo
 
 __all__ = [
     "ImportError_",

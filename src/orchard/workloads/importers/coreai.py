@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from orchard.ir import Size, product, symbol
 from orchard.workloads.importers.canonical import finish
-from orchard.workloads.importers.common import Imported, Lowering, Value, array, clean_symbol, is_float, show
 from orchard.workloads.importers.errors import ImportError_
 from orchard.workloads.importers.inputs import bind_inputs
 from orchard.workloads.importers.isolated import run_isolated
+from orchard.workloads.importers.lowering import Imported, Lowering, Value, array, clean_symbol, is_float, show
 from orchard.workloads.importers.weights import WeightCount
 
 _TYPES = {
@@ -463,14 +463,14 @@ def _nothing(w: _Walker, op: Op) -> list[Value]:
 
 @rule("lut_to_dense")
 def _lut(w: _Walker, op: Op) -> Value:
-    from orchard.workloads.importers.coreml import _group_suffix, _log2
+    from orchard.workloads.importers.coreml.compressed import group_suffix, log2
 
     indices, lut = op.inputs[:2]
     shape = op.shape or indices.shape
     entries = lut.shape[-2] if lut.ndim > 1 else lut.elements
     groups = product(lut.shape[:-2]) if lut.ndim > 2 else 1
     vector = lut.shape[-1] if lut.ndim > 1 and isinstance(lut.shape[-1], int) else 1
-    name = f"pal{_log2(entries)}{_group_suffix(shape, groups)}" + (f"-v{vector}" if vector > 1 else "")
+    name = f"pal{log2(entries)}{group_suffix(shape, groups)}" + (f"-v{vector}" if vector > 1 else "")
     return w.compressed(op, name, shape)
 
 

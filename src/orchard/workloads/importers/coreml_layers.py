@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchard.workloads.importers.common import Lowering, Value
+from orchard.workloads.importers.lowering import Lowering, Value
 from orchard.workloads.importers.protowire import Message, Schema
 from orchard.workloads.importers.weights import WeightCount
 

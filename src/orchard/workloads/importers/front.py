@@ -10,8 +10,8 @@ from typing import Any
 
 from orchard.ir import GraphError
 from orchard.units import OrchardError
-from orchard.workloads.importers.common import Imported
 from orchard.workloads.importers.errors import ImportError_
+from orchard.workloads.importers.lowering import Imported
 
 _SUFFIXES = {
     ".onnx": "onnx", ".pt2": "pt2", ".mlpackage": "coreml", ".mlmodel": "coreml", ".mlmodelc": "mlmodelc",

@@ -17,9 +17,9 @@ from typing import Any
 
 from orchard.ir import Graph, Role
 from orchard.units import find_format
-from orchard.workloads.importers.common import Imported, WeightInfo
 from orchard.workloads.importers.errors import ImportError_
 from orchard.workloads.importers.files import mapped
+from orchard.workloads.importers.lowering import Imported, WeightInfo
 from orchard.workloads.importers.weights import stored_bytes
 
 FORMATS = {

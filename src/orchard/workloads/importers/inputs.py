@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from orchard.ir import Expr, Graph, Role, Size, symbol
-from orchard.workloads.importers.common import show
 from orchard.workloads.importers.errors import ImportError_
+from orchard.workloads.importers.lowering import show
 
 
 def bind_inputs(graph: Graph, inputs: Mapping[str, Sequence[int | str]]) -> Graph:

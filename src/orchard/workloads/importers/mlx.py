@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from orchard.ir import Size, product
 from orchard.workloads.importers.canonical import finish
-from orchard.workloads.importers.common import Imported, Lowering, Value, array, is_float
 from orchard.workloads.importers.errors import ImportError_, need
 from orchard.workloads.importers.isolated import run_isolated
+from orchard.workloads.importers.lowering import Imported, Lowering, Value, array, is_float
 from orchard.workloads.importers.weights import WeightCount, stored_bytes
 
 _FORMATS = {

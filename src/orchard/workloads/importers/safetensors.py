@@ -12,9 +12,9 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from orchard.workloads.importers.common import Imported, WeightInfo
 from orchard.workloads.importers.errors import ImportError_
 from orchard.workloads.importers.files import mapped
+from orchard.workloads.importers.lowering import Imported, WeightInfo
 
 _FORMATS = {
     "F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16", "F8_E4M3": "f8_e4m3", "F8_E5M2": "f8_e5m2", "I64": "int64",

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from orchard.ir import Size
 from orchard.units import FormatError, bytes_of, number_format
-from orchard.workloads.importers.common import Value, WeightInfo
+from orchard.workloads.importers.lowering import Value, WeightInfo
 
 
 def stored_bytes(format: str, shape: Sequence[Size]) -> int:

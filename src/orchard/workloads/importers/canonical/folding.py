@@ -1,0 +1,120 @@
+"""Batch norm, bias, padding and quantization fold into the contraction beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchard.ir import Role, Size, parse_einsum
+from orchard.workloads.importers.canonical.net import Net
+from orchard.workloads.importers.lowering import Node, Value
+
+# ---- 4. folding into contractions
+
+
+def fold_padding(net: Net) -> None:
+    """Zeros put around the spatial axes of a convolution's or pool's input are that op's own padding."""
+    for node in net.nodes:
+        if not node.is_("move", "pad") or net.is_output(node.out):
+            continue
+        padded = [i for i, (a, b) in enumerate(zip(node.inputs[0].shape, node.out.shape)) if a != b]
+        readers = net.users(node.out)
+        if readers and all(_pads_itself(r, node.out, padded) for r in readers):
+            net.replace(node.out, node.inputs[0])
+
+
+def _pads_itself(reader: Node, value: Value, axes: Sequence[int]) -> bool:
+    if reader.kind == "pool":
+        return value is reader.inputs[0] and min(axes) >= 2
+    if (
+        reader.kind != "einsum"
+        or reader.inputs[0] is not value
+        or (len(reader.inputs) > 1 and reader.inputs[1] is value)
+    ):
+        return False
+    access = parse_einsum(str(reader.attrs["spec"])).inputs[0]
+    return all(not access[axis].is_plain for axis in axes)
+
+
+def _channel_axis(einsum: Node) -> Size | None:
+    """Length of the axis a bias of this Einsum runs over: n of a linear, k (or g) of a convolution."""
+    spec = parse_einsum(str(einsum.attrs["spec"]))
+    if len(spec.inputs) != 2:
+        return None
+    names = [a.dims[0] for a in spec.output]
+    if any(not a.is_plain for a in spec.inputs[0]):
+        shape = dict(zip(names, einsum.out.shape))
+        if "g" in names:
+            return shape["g"] * shape.get("k", 1)
+        return shape.get("k")
+    return einsum.out.shape[-1] if names else None
+
+
+def _behind_view(net: Net, value: Value) -> Node | None:
+    """The Einsum that made `value`, looking through one reshape that only it feeds."""
+    node = value.producer
+    if node is not None and node.kind == "view" and net.only_user(node.inputs[0]) is node:
+        node = node.inputs[0].producer
+    return node if node is not None and node.kind == "einsum" else None
+
+
+def fold_batchnorm(net: Net) -> None:
+    """Inference batch norm after a convolution or linear layer is part of its weights; the shift stays as a bias."""
+    for node in net.nodes:
+        if not node.is_("norm", "batchnorm") or len(node.inputs) < 2 or net.only_user(node.inputs[0]) is not node:
+            continue
+        einsum = _behind_view(net, node.inputs[0])
+        if einsum is None or _channel_axis(einsum) != node.inputs[1].elements:
+            continue
+        if len(einsum.inputs) == 2:
+            einsum.inputs.append(node.inputs[2] if len(node.inputs) > 2 else node.inputs[1])
+        net.replace(node.out, node.inputs[0])
+
+
+def fold_bias(net: Net) -> None:
+    """einsum + bias: the addition of a stored vector over the output channels becomes the Einsum's last operand."""
+    for node in net.nodes:
+        if not node.is_("elementwise", "add") or len(node.inputs) != 2:
+            continue
+        for x, bias in (node.inputs, node.inputs[::-1]):
+            if bias.role is not Role.WEIGHT or bias.scalar is not None or net.only_user(x) is not node:
+                continue
+            einsum = _behind_view(net, x)
+            if einsum is None or len(einsum.inputs) != 2 or _channel_axis(einsum) != bias.elements:
+                continue
+            if x.shape == node.out.shape:
+                einsum.inputs.append(bias)
+                net.replace(node.out, x)
+                break
+
+
+def fold_affine(net: Net) -> None:
+    """Scale and shift that follow a norm are its parameters."""
+    for fn in ("mul", "add"):
+        for node in net.nodes:
+            if not node.is_("elementwise", fn) or len(node.inputs) != 2:
+                continue
+            for x, parameter in (node.inputs, node.inputs[::-1]):
+                norm = x.producer
+                if norm is None or norm.kind != "norm" or norm.fn == "batchnorm" or net.only_user(x) is not node:
+                    continue
+                if parameter.role is Role.WEIGHT and parameter.scalar is None and x.shape == node.out.shape:
+                    norm.inputs.append(parameter)
+                    net.replace(node.out, x)
+                    break
+        net.refresh()
+
+
+def fold_quantization(net: Net) -> None:
+    """Integer tensors flow between integer ops: `dequantize` disappears into its readers, `quantize` into its
+    producer."""
+    for node in net.nodes:
+        if node.is_("elementwise", "dequantize") and node.inputs[0].role is not Role.WEIGHT:
+            net.replace(node.out, node.inputs[0])
+    net.refresh()
+    for node in net.nodes:
+        if not node.is_("elementwise", "quantize"):
+            continue
+        source = node.inputs[0]
+        if source.producer is not None and net.only_user(source) is node:
+            source.format = node.out.format
+            net.replace(node.out, source)

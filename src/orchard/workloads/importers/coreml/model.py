@@ -1,0 +1,75 @@
+"""A Core ML package or file as a graph."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from orchard.workloads.importers.canonical import finish
+from orchard.workloads.importers.coreml.program import Program
+from orchard.workloads.importers.coreml.schema import DESCRIPTION, PROGRAM
+from orchard.workloads.importers.errors import ImportError_
+from orchard.workloads.importers.files import mapped
+from orchard.workloads.importers.inputs import bind_inputs
+from orchard.workloads.importers.lowering import Imported, Lowering
+from orchard.workloads.importers.protowire import Schema, decode
+
+
+def import_coreml(
+    path: str | Path, *, inputs: Mapping[str, Any] | None = None, assume_elementwise: Collection[str] = ()
+) -> Imported:
+    """The graph of an `.mlpackage` folder or `.mlmodel` file. `inputs` binds flexible sizes."""
+    from orchard.workloads.importers import coreml_layers as layers
+
+    path = Path(path)
+    model_path = _model_file(path)
+    schema: Schema = {
+        1: ("version", "int"), 2: ("description", DESCRIPTION), 500: ("network", layers.NETWORK),
+        303: ("network_regressor", layers.NETWORK), 403: ("network_classifier", layers.NETWORK), 502: ("program", PROGRAM),
+        202: ("pipeline", {1: ("models", ["bytes"])}), 200: ("pipeline_classifier", {1: ("pipeline", "bytes")}),
+        201: ("pipeline_regressor", {1: ("pipeline", "bytes")}),
+    }  # fmt: skip
+    with ExitStack() as stack:
+        data = stack.enter_context(mapped(model_path))
+        model = decode(data, schema, str(path))
+        low = Lowering(path.stem, str(path), assume_elementwise=assume_elementwise)
+        network = model.network or model.network_classifier or model.network_regressor
+        if model.program is not None:
+            program = Program(model, low, path)
+            outputs, weights = program.run(), program.count()
+            kind = "coreml"
+        elif network is not None:
+            outputs, weights = layers.lower(network, model.description, low)
+            kind = "coreml-neuralnetwork"
+        elif any(model.has(n) for n in ("pipeline", "pipeline_classifier", "pipeline_regressor")):
+            raise ImportError_(f"{path}: a pipeline of several models; import its parts one by one")
+        else:
+            raise ImportError_(
+                f"{path}: holds neither an ML program nor a neural network (trees and the like have no graph)"
+            )
+        graph = finish(low, outputs)
+    if inputs:
+        graph = bind_inputs(graph, inputs)
+    return Imported(
+        graph=graph, name=path.stem, source_format=kind, weights=weights.info(), warnings=tuple(low.warnings),
+        metadata={"specification_version": str(model.version)},
+    )  # fmt: skip
+
+
+def _model_file(path: Path) -> Path:
+    """The specification inside an .mlpackage: what Manifest.json names, inside the package."""
+    if not path.is_dir():
+        return path
+    manifest = path / "Manifest.json"
+    try:
+        listed = json.loads(manifest.read_text(encoding="utf-8"))
+        entry = listed["itemInfoEntries"][listed["rootModelIdentifier"]]["path"]
+        found = path / "Data" / str(entry)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        raise ImportError_(f"{path}: no readable Manifest.json, expected a Core ML package") from None
+    if not found.resolve().is_relative_to(path.resolve()) or not found.is_file():
+        raise ImportError_(f"{path}: Manifest.json names {str(entry)[:80]!r}, which is not in the package")
+    return found
