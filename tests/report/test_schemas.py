@@ -26,6 +26,8 @@ COMMANDS = {
     "lint": ("lint", "qwen3-0.6b", "--chip", "m4"),
     "validate, networks": ("validate", "--suite", "vision"),
     "validate, single ops": ("validate", "--suite", "kernels"),
+    "area": ("area", "m4max", "--set", "gpu.cores=48"),
+    "area, check": ("area", "--check"),
     "complexity on a chip": ("complexity", "qwen3-4b", "--chip", "m4max"),
 }
 

@@ -259,6 +259,7 @@ OPTIONAL = (
     "orchard.app.map_commands",
     "orchard.app.inspect_command",
     "orchard.app.lint_commands",
+    "orchard.app.area_command",
 )
 """Commands with a module of their own: each has `register(app)`."""
 

@@ -390,6 +390,51 @@ class Lint(_Versioned):
     groups: list[LintPart]
 
 
+class SiliconChip(_Record):
+    id: str
+    name: str
+    overrides: dict[str, str]
+
+
+class Silicon(_Versioned):
+    """orchard area."""
+
+    schema_name: Literal["orchard.silicon/1"] = Field(alias="schema")
+    chip: SiliconChip
+    node: str
+    kind: Literal["estimate"]
+    blocks_mm2: dict[str, float]
+    anchor_mm2: float
+    area_mm2: float
+    area_interval_mm2: list[float] = Field(min_length=2, max_length=2)
+    known_mm2: float | None
+    known_source: str | None
+    dies: int
+    die_usd: float
+    memory_usd: float
+    carbon_g: float
+    warnings: list[str]
+
+
+class KnownDie(_Record):
+    chip: str
+    node: str
+    known_mm2: float
+    composed_mm2: float
+    held_out_mm2: float
+    held_out_error: float
+
+
+class SiliconCheck(_Versioned):
+    """orchard area --check."""
+
+    schema_name: Literal["orchard.silicon-check/1"] = Field(alias="schema")
+    dies: list[KnownDie]
+    mean_abs_error: float
+
+
+
+
 SCHEMAS: dict[str, type[_Versioned]] = {
     "orchard.lint/1": Lint,
     "orchard.prediction/1": Prediction,
@@ -401,4 +446,6 @@ SCHEMAS: dict[str, type[_Versioned]] = {
     "orchard.validation/1": Validation,
     "orchard.calibration/1": Calibration,
     "orchard.inspection/1": Inspection,
+    "orchard.silicon/1": Silicon,
+    "orchard.silicon-check/1": SiliconCheck,
 }
