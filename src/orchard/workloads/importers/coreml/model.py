@@ -9,26 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from orchard.workloads.importers.canonical import finish
+from orchard.workloads.importers.coreml.flexible import check_inputs, flexible_inputs, note
+from orchard.workloads.importers.coreml.network import Network
+from orchard.workloads.importers.coreml.network_schema import NETWORK
 from orchard.workloads.importers.coreml.program import Program
 from orchard.workloads.importers.coreml.schema import DESCRIPTION, PROGRAM
 from orchard.workloads.importers.errors import ImportError_
 from orchard.workloads.importers.files import mapped
 from orchard.workloads.importers.inputs import bind_inputs
 from orchard.workloads.importers.lowering import Imported, Lowering
-from orchard.workloads.importers.protowire import Schema, decode
+from orchard.workloads.importers.protowire import Message, Schema, decode
 
 
 def import_coreml(
     path: str | Path, *, inputs: Mapping[str, Any] | None = None, assume_elementwise: Collection[str] = ()
 ) -> Imported:
     """The graph of an `.mlpackage` folder or `.mlmodel` file. `inputs` binds flexible sizes."""
-    from orchard.workloads.importers import coreml_layers as layers
-
     path = Path(path)
     model_path = _model_file(path)
     schema: Schema = {
-        1: ("version", "int"), 2: ("description", DESCRIPTION), 500: ("network", layers.NETWORK),
-        303: ("network_regressor", layers.NETWORK), 403: ("network_classifier", layers.NETWORK), 502: ("program", PROGRAM),
+        1: ("version", "int"), 2: ("description", DESCRIPTION), 500: ("network", NETWORK),
+        303: ("network_regressor", NETWORK), 403: ("network_classifier", NETWORK), 502: ("program", PROGRAM),
         202: ("pipeline", {1: ("models", ["bytes"])}), 200: ("pipeline_classifier", {1: ("pipeline", "bytes")}),
         201: ("pipeline_regressor", {1: ("pipeline", "bytes")}),
     }  # fmt: skip
@@ -36,13 +37,15 @@ def import_coreml(
         data = stack.enter_context(mapped(model_path))
         model = decode(data, schema, str(path))
         low = Lowering(path.stem, str(path), assume_elementwise=assume_elementwise)
+        open_sizes = flexible_inputs(_features(model.description))
         network = model.network or model.network_classifier or model.network_regressor
         if model.program is not None:
             program = Program(model, low, path)
             outputs, weights = program.run(), program.count()
             kind = "coreml"
         elif network is not None:
-            outputs, weights = layers.lower(network, model.description, low)
+            walker = Network(network, model.description, low)
+            outputs, weights = walker.run(), walker.weights
             kind = "coreml-neuralnetwork"
         elif any(model.has(n) for n in ("pipeline", "pipeline_classifier", "pipeline_regressor")):
             raise ImportError_(f"{path}: a pipeline of several models; import its parts one by one")
@@ -52,11 +55,25 @@ def import_coreml(
             )
         graph = finish(low, outputs)
     if inputs:
+        check_inputs(str(path), open_sizes, inputs)
         graph = bind_inputs(graph, inputs)
+    for sentence in note(open_sizes, inputs or {}):
+        low.warn(sentence)
     return Imported(
         graph=graph, name=path.stem, source_format=kind, weights=weights.info(), warnings=tuple(low.warnings),
         metadata={"specification_version": str(model.version)},
     )  # fmt: skip
+
+
+def _features(description: Message | None) -> list[Message]:
+    """Declared inputs: of the model, or of its default function where it has several."""
+    if description is None:
+        return []
+    if description.input or not description.functions:
+        return list(description.input)
+    wanted = description.default_function
+    chosen = next((f for f in description.functions if f.name == wanted), description.functions[0])
+    return list(chosen.input)
 
 
 def _model_file(path: Path) -> Path:

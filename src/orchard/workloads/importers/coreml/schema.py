@@ -43,12 +43,20 @@ _ARRAY: Schema = {
     1: ("shape", ["int"]), 2: ("data_type", "int"), 21: ("enumerated", {1: ("shapes", [_SIZES])}),
     31: ("range", {1: ("sizes", [_RANGE])}),
 }  # fmt: skip
-_IMAGE: Schema = {1: ("width", "int"), 2: ("height", "int"), 3: ("color", "int")}
+_PIXELS: Schema = {1: ("width", "int"), 2: ("height", "int")}
+_IMAGE: Schema = {
+    1: ("width", "int"), 2: ("height", "int"), 3: ("color", "int"), 21: ("enumerated", {1: ("sizes", [_PIXELS])}),
+    31: ("range", {1: ("width", _RANGE), 2: ("height", _RANGE)}),
+}  # fmt: skip
 _FEATURE: Schema = {
     1: ("name", "str"),
     3: ("type", {4: ("image", _IMAGE), 5: ("array", _ARRAY), 1000: ("optional", "bool")}),
 }
-DESCRIPTION: Schema = {1: ("input", [_FEATURE]), 10: ("output", [_FEATURE]), 21: ("default_function", "str")}
+_FUNCTION_DESCRIPTION: Schema = {1: ("name", "str"), 2: ("input", [_FEATURE]), 3: ("output", [_FEATURE])}
+DESCRIPTION: Schema = {
+    1: ("input", [_FEATURE]), 10: ("output", [_FEATURE]), 20: ("functions", [_FUNCTION_DESCRIPTION]),
+    21: ("default_function", "str"),
+}  # fmt: skip
 
 TYPES = {
     1: "bool", 10: "f16", 11: "f32", 12: "f64", 13: "bf16", 21: "int8", 22: "int16", 23: "int32", 24: "int64", 25: "int4",
