@@ -21,9 +21,12 @@ class Net:
 
     def conv(
         self, x: Tensor, out: int, kernel: Pair = 1, stride: int = 1, *, groups: int = 1, bias: bool = True,
-        act: str = "", valid: bool = False, name: str = "conv",
+        act: str = "", valid: bool = False, name: str = "conv", shared: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """A convolution, padded so that size / stride is kept (not when `valid`), with bias and activation."""
+        """A convolution, padded so that size / stride is kept (not when `valid`), with bias and activation.
+
+        `shared`: the weight of an earlier depthwise convolution, where a network applies one several times.
+        """
         batch, c = x.shape[0], _int(x.shape[1])
         kh, kw = kernel if isinstance(kernel, tuple) else (kernel, kernel)
         height, width = (_out(_int(n), k, stride, valid) for n, k in zip(x.shape[2:], (kh, kw)))
@@ -32,7 +35,7 @@ class Net:
         if kh == kw == stride == 1 and groups == 1:
             y = self.b.einsum("b c p q, m c -> b m p q", x, self._weight(f"{name}_w", (out, c)), name=name)
         elif groups == c == out:
-            w = self._weight(f"{name}_w", (c, kh, kw))
+            w = shared or self._weight(f"{name}_w", (c, kh, kw))
             y = self._op([x, w], (batch, out, height, width), f"b c {window}, c r s -> b c p q", name)
         elif groups == 1:
             w = self._weight(f"{name}_w", (out, c, kh, kw))
@@ -76,6 +79,55 @@ class Net:
         shape = (*x.shape[:2], 1, 1) if keep else x.shape[:2]
         return self.b.op("reduce", [x], [shape], attrs={"fn": "mean", "axes": (2, 3)})[0]
 
+    def slices(self, x: Tensor, *channels: int) -> tuple[Tensor, ...]:
+        """Parts of the channels, in order; each is copied."""
+        rest = x.shape[2:]
+        return tuple(self.move(x, (x.shape[0], c, *rest), "slice") for c in channels)
+
+    def resize(self, x: Tensor, height: int, width: int, fn: str = "bilinear") -> Tensor:
+        """`fn`: nearest or bilinear."""
+        return self.b.op("resize", [x], [(*x.shape[:2], height, width)], attrs={"fn": fn})[0]
+
+    def upsample(self, x: Tensor, out: int, factor: int, *, groups: int = 1, act: str = "") -> Tensor:
+        """A transposed convolution whose kernel is its stride: every output pixel comes from one input pixel."""
+        batch, c, h, w = x.shape[0], _int(x.shape[1]), _int(x.shape[2]), _int(x.shape[3])
+        name = self.b._fresh("upsample")
+        if groups == c == out:
+            weight, spec = self._weight(f"{name}_w", (c, factor, factor)), "b c p q, c u v -> b c p u q v"
+        else:
+            weight, spec = self._weight(f"{name}_w", (c, out, factor, factor)), "b c p q, c m u v -> b m p u q v"
+        y = self._op([x, weight], (batch, out, h, factor, w, factor), spec, name)
+        y = self.b.view(y, (batch, out, factor * h, factor * w))
+        y = self.b.elementwise("add", y, self._weight(f"{name}_b", (out, 1, 1), "bias"), name=f"{name}_bias")
+        return self.act(y, act) if act else y
+
+    def heads(self, x: Tensor, heads: int) -> Tensor:
+        """[B, C, H, W] -> [B, heads, C/heads, H*W]."""
+        batch, c, h, w = x.shape
+        return self.b.view(x, (batch, heads, _int(c) // heads, _int(h) * _int(w)))
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, *, bias: bool = False, talking: bool = False) -> Tensor:
+        """Attention over [B, heads, dim, positions], channels first: [B, heads, value dim, query positions].
+
+        `bias`: a learned position bias per head; `talking`: heads are mixed before and after the softmax.
+        """
+        batch, heads, _, t = q.shape
+        s = k.shape[3]
+        scores = self.b.einsum("b g d t, b g d s -> b g t s", q, k, name="scores")
+        if bias:
+            table = self._weight(self.b._fresh("position_bias"), (heads, t, s), "position_bias")
+            scores = self.b.elementwise("add", scores, table, name="position_add")
+        scores = self._mixed_heads(scores) if talking else scores
+        shares = self.b.softmax(scores)
+        shares = self._mixed_heads(shares) if talking else shares
+        return self.b.einsum("b g t s, b g e s -> b g e t", shares, v, name="values")
+
+    def _mixed_heads(self, x: Tensor) -> Tensor:
+        heads = x.shape[1]
+        w = self._weight(self.b._fresh("talking_w"), (heads, heads))
+        y = self.b.einsum("b g t s, h g -> b h t s", x, w, name="talking")
+        return self.b.elementwise("add", y, self._weight(self.b._fresh("talking_b"), (heads, 1, 1), "bias"))
+
     def concat(self, *parts: Tensor) -> Tensor:
         channels = sum(_int(p.shape[1]) for p in parts)
         shape = (parts[0].shape[0], channels, *parts[0].shape[2:])
@@ -94,6 +146,11 @@ class Net:
         width = x.shape[1] if len(x.shape) == 4 else x.shape[-1]
         parameters = [self._weight(self.b._fresh(f"norm_{k}"), (width,), "norm") for k in ("w", "b")]
         return self.b.norm("layernorm", x, *parameters)
+
+    def group_norm(self, x: Tensor, groups: int) -> Tensor:
+        """Mean and variance over a group of channels and all pixels; a scale and a shift per channel."""
+        parameters = [self._weight(self.b._fresh(f"norm_{k}"), (x.shape[1],), "norm") for k in ("w", "b")]
+        return self.b.norm("groupnorm", x, *parameters, groups=groups)
 
     def batch_norm(self, x: Tensor) -> Tensor:
         """A batch norm no convolution stands before: a scale and a shift per channel."""
@@ -120,9 +177,13 @@ class Net:
 
     def attention(
         self, x: Tensor, heads: int, key: int, value: int, *, qkv_bias: bool = True, position_bias: bool = False,
-        out: int | None = None,
+        out: int | None = None, mask: int = 0,
     ) -> Tensor:  # fmt: skip
-        """Self-attention over tokens [B, T, C] with `key` and `value` dims per head, and its output projection."""
+        """Self-attention over tokens [B, T, C] with `key` and `value` dims per head, and its output projection.
+
+        position_bias: a table of one value per head, query and key is added to the scores. mask: so many masks, one
+        for each window of an image, are added too.
+        """
         batch, t, c = x.shape
         width = heads * (2 * key + value)
         qkv = self.dense(x, width, bias=qkv_bias)
@@ -131,10 +192,20 @@ class Net:
         )
         scores = self.b.einsum("b t g r d, b s g d -> b g r t s", q, k, name="scores")
         if position_bias:
-            bias = self._weight(self.b._fresh("position_bias"), (heads, 1, t, t), "other")
+            bias = self._weight(self.b._fresh("position_bias"), (heads, 1, t, t), "position_bias")
             scores = self.b.elementwise("add", scores, bias, name="position_add")
+        if mask:
+            scores = self._masked(scores, mask)
         y = self.b.einsum("b g r t s, b s g d -> b t g r d", self.b.softmax(scores), v, name="values")
         return self.dense(self.b.view(y, (batch, t, heads * value)), out or _int(c))
+
+    def _masked(self, scores: Tensor, windows: int) -> Tensor:
+        """Scores [B * windows, heads, 1, T, T] plus a constant of one mask per window, which no file counts as a parameter."""
+        rows, heads, one, t, s = scores.shape
+        (mask,) = self.b.op("fill", [], [(windows, 1, one, t, s)], name="mask", attrs={"fn": "constant"})
+        each = self.b.view(scores, (self.b.sym("B"), windows, heads, one, t, s))
+        masked = self.b.elementwise("add", each, mask, name="mask_add")
+        return self.b.view(masked, (rows, heads, one, t, s))
 
     def classify(self, x: Tensor, classes: int = 1000) -> Graph:
         return self.build(self.dense(self.global_pool(x, keep=False), classes))

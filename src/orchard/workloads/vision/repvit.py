@@ -21,7 +21,7 @@ def repvit(name: str, height: int, width: int, *, size: str) -> Graph:
             x = n.conv(n.depthwise(x, 3, 2), channels)
             x = _channels(n, x)
         for index in range(count):
-            x = _mix(n, x, squeeze=index % 2 == 0)
+            x = _mix(n, x, squeeze=index % 2 == 0 and index < count - 1)
     return n.classify(x)
 
 
