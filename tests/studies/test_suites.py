@@ -2,19 +2,8 @@ import pytest
 
 from orchard.studies.errors import StudyError
 from orchard.studies.predict import predict
-from orchard.studies.suites import load_suite, network_of
+from orchard.studies.suites import load_suite
 from orchard.studies.validate import validate
-
-
-@pytest.mark.parametrize(
-    ("measured", "built_in"),
-    [
-        ("MobileNetV2-1.4x", "mobilenet-v2-1.4"), ("MobileNetV3-L-0.75", "mobilenet-v3-large-0.75"),
-        ("ResNet50 backbone", "resnet50"), ("FastViT-SA24", "fastvit-sa24"), ("iFormer-M", None),
-    ],
-)  # fmt: skip
-def test_measured_names_are_built_in_networks(measured, built_in):
-    assert network_of(measured) == built_in
 
 
 def test_phone_networks_reach_their_targets_on_left_out_generations():

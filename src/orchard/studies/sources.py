@@ -12,8 +12,8 @@ from orchard.ir import Graph
 from orchard.studies.errors import StudyError
 from orchard.studies.request import Request
 from orchard.workloads import Model, apply_weights, load_model, weight_bytes
+from orchard.workloads.networks import NETWORKS
 from orchard.workloads.registry import load_network
-from orchard.workloads.vision import NETWORKS
 
 DECODER_SYMBOLS = frozenset({"B", "T", "S"})
 LONGEST_NAME = 255

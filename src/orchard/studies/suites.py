@@ -22,7 +22,7 @@ from orchard.studies.cases import Case
 from orchard.studies.measurements import Row
 from orchard.studies.runtimes import choose_profile
 from orchard.units import OrchardError
-from orchard.workloads.vision import NETWORKS, build_network
+from orchard.workloads.networks import NETWORKS, build_network, known_as
 
 Record = Mapping[str, str]
 
@@ -61,21 +61,8 @@ def _text(name: str) -> str:
     return files("orchard.data").joinpath("measurements", f"{name}.csv").read_text(encoding="utf-8")
 
 
-def network_of(model: str) -> str | None:
-    """The built-in network a measured model is, or None: `MobileNetV2-1.4x` -> `mobilenet-v2-1.4`."""
-    text = (
-        model.lower()
-        .removesuffix(" backbone")
-        .replace("mobilenetv", "mobilenet-v")
-        .replace("mobilevitv", "mobilevit-v")
-    )
-    text = text.replace("mobilenet-v3-l-", "mobilenet-v3-large-").replace("v3-small", "v3-small-1.0")
-    text = re.sub(r"([0-9])x\Z", r"\1", re.sub(r"\A(resnet|vgg|densenet)-(?=\d)", r"\1", text))
-    return text if text in NETWORKS else None
-
-
 def _vision_case(record: Record) -> Case | str:
-    network = network_of(record["model"])
+    network = known_as(record["model"])
     size = re.fullmatch(r"1x3x(\d+)x(\d+)", record["input_shape"])
     reasons = (
         (record["metric"] != "latency_ms", f"metric {record['metric']}"),

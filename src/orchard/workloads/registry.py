@@ -102,7 +102,7 @@ def load_model(name_or_path: str | Path) -> Model:
     is_folder = bool(name_or_path) and os.path.isdir(path)  # unlike Path.is_dir, False for a text too long to be a path
     if path.suffix == ".json" or is_folder:
         return _from_config(path / "config.json" if is_folder else path)
-    from orchard.workloads.vision.catalog import NETWORKS
+    from orchard.workloads.networks import NETWORKS
 
     if str(name_or_path).lower() in NETWORKS:
         return load_network(str(name_or_path))
@@ -172,7 +172,7 @@ def _graph(
     skip_shared_prefill: bool,
 ) -> Graph:
     if isinstance(config, NetworkConfig):
-        from orchard.workloads.vision.catalog import build_network
+        from orchard.workloads.networks import build_network
 
         return _network_weights(build_network(config.name, config.height, config.width), weights or "f16")
     if weights is not None:

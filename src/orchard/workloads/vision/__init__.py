@@ -1,5 +1,5 @@
-"""Convolutional and attention networks on images, one architecture a file."""
+"""Convolutional and attention networks on images, one architecture a file; `orchard.workloads.networks` lists them."""
 
-from orchard.workloads.vision.catalog import NETWORKS, Network, build_network, network
+from orchard.workloads.networks import NETWORKS, Network, build_network, network
 
 __all__ = ["NETWORKS", "Network", "build_network", "network"]

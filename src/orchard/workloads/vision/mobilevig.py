@@ -54,6 +54,7 @@ def _inverted(n: Net, x: Tensor) -> Tensor:
 
 def _rolled(n: Net, x: Tensor, hop: int, axis: int) -> Tensor:
     """The image moved by `hop` along an axis, what falls out comes in on the other side."""
+
     def part(size: int) -> Tensor:
         return n.move(x, tuple(size if i == axis else s for i, s in enumerate(x.shape)), "slice")
 

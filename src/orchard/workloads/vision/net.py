@@ -13,11 +13,16 @@ Pair = int | tuple[int, int]
 
 
 class Net:
-    """A builder with the vocabulary of vision papers. `B` is the batch, sizes of images are numbers."""
+    """A builder with the vocabulary of vision papers. `B` is the batch, sizes of images are numbers.
 
-    def __init__(self, name: str, height: int = 224, width: int = 224, channels: int = 3) -> None:
+    `image`: the tensor [B, channels, height, width] that comes in, called `source`.
+    """
+
+    def __init__(
+        self, name: str, height: int = 224, width: int = 224, channels: int = 3, source: str = "image"
+    ) -> None:
         self.b = Builder(name, symbols=("B",))
-        self.image = self.b.input("image", (self.b.sym("B"), channels, height, width))
+        self.image = self.b.input(source, (self.b.sym("B"), channels, height, width))
 
     def conv(
         self, x: Tensor, out: int, kernel: Pair = 1, stride: int = 1, *, groups: int = 1, bias: bool = True,
@@ -109,13 +114,13 @@ class Net:
     def attend(self, q: Tensor, k: Tensor, v: Tensor, *, bias: bool = False, talking: bool = False) -> Tensor:
         """Attention over [B, heads, dim, positions], channels first: [B, heads, value dim, query positions].
 
-        `bias`: a learned position bias per head; `talking`: heads are mixed before and after the softmax.
+        `bias`: a position bias per head, unfolded from the few learned numbers per distance (so a constant, as files
+        store it); `talking`: heads are mixed before and after the softmax.
         """
-        batch, heads, _, t = q.shape
-        s = k.shape[3]
+        heads, t, s = q.shape[1], q.shape[3], k.shape[3]
         scores = self.b.einsum("b g d t, b g d s -> b g t s", q, k, name="scores")
         if bias:
-            table = self._weight(self.b._fresh("position_bias"), (heads, t, s), "position_bias")
+            table = self._weight(self.b._fresh("position_bias"), (heads, t, s), "constant")
             scores = self.b.elementwise("add", scores, table, name="position_add")
         scores = self._mixed_heads(scores) if talking else scores
         shares = self.b.softmax(scores)
@@ -181,8 +186,8 @@ class Net:
     ) -> Tensor:  # fmt: skip
         """Self-attention over tokens [B, T, C] with `key` and `value` dims per head, and its output projection.
 
-        position_bias: a table of one value per head, query and key is added to the scores. mask: so many masks, one
-        for each window of an image, are added too.
+        position_bias: a table of one value per head, query and key is added to the scores (a constant, see `attend`).
+        mask: so many masks, one for each window of an image, are added too.
         """
         batch, t, c = x.shape
         width = heads * (2 * key + value)
@@ -192,7 +197,7 @@ class Net:
         )
         scores = self.b.einsum("b t g r d, b s g d -> b g r t s", q, k, name="scores")
         if position_bias:
-            bias = self._weight(self.b._fresh("position_bias"), (heads, 1, t, t), "position_bias")
+            bias = self._weight(self.b._fresh("position_bias"), (heads, 1, t, t), "constant")
             scores = self.b.elementwise("add", scores, bias, name="position_add")
         if mask:
             scores = self._masked(scores, mask)
@@ -200,9 +205,9 @@ class Net:
         return self.dense(self.b.view(y, (batch, t, heads * value)), out or _int(c))
 
     def _masked(self, scores: Tensor, windows: int) -> Tensor:
-        """Scores [B * windows, heads, 1, T, T] plus a constant of one mask per window, which no file counts as a parameter."""
+        """Scores [B * windows, heads, 1, T, T] plus a constant of one mask per window."""
         rows, heads, one, t, s = scores.shape
-        (mask,) = self.b.op("fill", [], [(windows, 1, one, t, s)], name="mask", attrs={"fn": "constant"})
+        mask = self._weight(self.b._fresh("mask"), (windows, 1, one, t, s), "constant")
         each = self.b.view(scores, (self.b.sym("B"), windows, heads, one, t, s))
         masked = self.b.elementwise("add", each, mask, name="mask_add")
         return self.b.view(masked, (rows, heads, one, t, s))

@@ -61,8 +61,10 @@ def _attention(n: Net, x: Tensor, c: int, reduction: int) -> Tensor:
     heads, pooled = c // HEAD, x
     if reduction > 1:
         keys = int(t) // reduction**2  # type: ignore[arg-type]
-        attrs = {"fn": "avg", "kernel": (reduction**2,), "stride": reduction**2}
-        (pooled,) = n.b.op("pool", [x], [(batch, keys, c)], attrs=attrs)
+        window = reduction**2
+        (pooled,) = n.b.op(
+            "pool", [x], [(batch, keys, c)], attrs={"fn": "avg", "kernel": (window,), "stride": window}
+        )  # fmt: skip
     s = pooled.shape[1]
     q = n.b.view(n.dense(x, c), (batch, t, heads, 1, HEAD))
     k, v = (n.b.view(n.dense(pooled, c), (batch, s, heads, HEAD)) for _ in range(2))

@@ -25,6 +25,20 @@ def repnext(name: str, height: int, width: int, *, size: str) -> Graph:
     return n.classify(x)
 
 
+def repnext_e(name: str, height: int, width: int, *, size: str) -> Graph:
+    """The single-branch equivalent (sizes ending in E): one 11x11 convolution per block, norms merged."""
+    n = Net(name, height, width)
+    widths, blocks = SIZES[size]
+    x = n.conv(n.conv(n.image, widths[0] // 2, 3, 2, act="gelu"), widths[0], 3, 2)
+    for stage, count in enumerate(blocks):
+        if stage:
+            x = n.depthwise(x, 7, 2, multiple=2)
+            x = n.add(x, _mlp(n, x))
+        for _ in range(count):
+            x = n.add(x, _mlp(n, n.depthwise(x, 11)))
+    return n.classify(x)
+
+
 def _mixed(n: Net, x: Tensor, quarter: int) -> Tensor:
     kept, small, middle, large = n.slices(x, quarter, quarter, quarter, quarter)
     large = n.depthwise(n.depthwise(large, (1, 11)), (11, 1))
