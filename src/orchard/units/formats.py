@@ -9,7 +9,7 @@ Families and where their sizes come from:
 - ggml    block structs of ggml-common.h (llama.cpp); checked in the tests against the gguf package's own table.
 - ik      extra types of ik_llama.cpp, from its ggml-common.h; `_r4`/`_r8`/`_r16` forms interleave rows, same bits.
 - mlx     affine groups: an f16 scale and an f16 bias per group; mx modes: one 8-bit scale per group, no bias.
-- coreml  palettes (look-up tables with 2^n f16 entries), linear int with f16 scales, bit-mask sparse.
+- coreml  palettes (look-up tables with 2^n f16 entries), linear int with f16 scales (and zero points), bit-mask sparse.
 """
 
 from __future__ import annotations
@@ -92,6 +92,8 @@ def bytes_of(fmt: NumberFormat, shape: Sequence[int]) -> int:
             f"{fmt.name}: last dim of shape {tuple(shape)} is {columns}, expected a multiple of {fmt.block}; "
             f"choose a format with a smaller block"
         )
+    if fmt.kind == "sparse":  # mask and survivors are two runs for the whole tensor: nothing is padded
+        return -(-int(rows * columns * fmt.bits + rows * fmt.row_bits + fmt.table_bits) // 8)
     blocks = -(-columns // fmt.block)
     row_bytes = -(-int(blocks * fmt.block * fmt.bits + fmt.row_bits) // 8)
     tables = 0 if not fmt.table_bits else 1 if not fmt.rows_per_table else -(-rows // fmt.rows_per_table)
@@ -203,34 +205,40 @@ def _palette(match: re.Match[str]) -> NumberFormat | None:
 
 
 def _linear_channel(match: re.Match[str]) -> NumberFormat | None:
-    """Symmetric integers with one f16 scale per output channel; w8 is the same thing in Core ML's words."""
-    bits = Fraction(int(match["bits"]))
+    """Integers with one f16 scale per output channel (w8 is the same thing in Core ML's words); `asym`: a zero point too."""
+    bits, asym = int(match["bits"]), match["asym"] is not None
     if bits not in (2, 3, 4, 6, 8):
         return None
     return NumberFormat(
-        name=f"int{bits}-channel", family="coreml", kind="block", element_bits=bits, bits=bits, pads=True, row_bits=16
-    )
+        name=f"int{bits}-channel{'-asym' if asym else ''}", family="coreml", kind="block", element_bits=Fraction(bits),
+        bits=Fraction(bits), pads=True, row_bits=16 + (bits if asym else 0),
+    )  # fmt: skip
 
 
 def _linear_block(match: re.Match[str]) -> NumberFormat | None:
-    """Symmetric integers with one f16 scale per block along the input channels."""
-    bits, block = int(match["bits"]), int(match["block"])
+    """Integers with one f16 scale per block along the input channels; `asym`: a zero point as wide as the codes too."""
+    bits, block, asym = int(match["bits"]), int(match["block"]), match["asym"] is not None
     if bits not in (2, 3, 4, 8) or not 2 <= block <= 65536:
         return None
-    fmt = _block(f"int{bits}-b{block}", "coreml", block, bits + Fraction(16, block), Fraction(bits))
+    size = bits + Fraction(16 + (bits if asym else 0), block)
+    fmt = _block(f"int{bits}-b{block}{'-asym' if asym else ''}", "coreml", block, size, Fraction(bits))
     return replace(fmt, pads=True)
 
 
 def _sparse(match: re.Match[str]) -> NumberFormat | None:
-    """A 1-bit mask per element and the surviving f16 values; `sparse75` has 75 % zeros."""
-    zeros = int(match["zeros"])
-    if not 0 < zeros < 100:
+    """A 1-bit mask per element and the survivors: f16, indices into a table, or integers with a scale per channel.
+
+    `sparse75-f16` has 75 % zeros.
+    """
+    zeros, stored = int(match["zeros"]), match["stored"] or "f16"
+    width = 16 if stored == "f16" else int(stored[-1])
+    if not 0 < zeros < 100 or width not in (1, 2, 3, 4, 6, 8, 16):
         return None
-    bits = 1 + Fraction(100 - zeros, 100) * 16
-    block = (bits / 8).denominator  # so that a block is whole bytes
+    bits = 1 + Fraction(100 - zeros, 100) * width
     return NumberFormat(
-        name=f"sparse{zeros}-f16", family="coreml", kind="sparse", element_bits=Fraction(16), bits=bits, block=block,
-        pads=True,
+        name=f"sparse{zeros}-{stored}", family="coreml", kind="sparse", element_bits=Fraction(width), bits=bits,
+        block=bits.denominator, pads=True, row_bits=16 if stored.startswith("int") else 0,
+        table_bits=2**width * 16 if stored.startswith("pal") else 0,
     )  # fmt: skip
 
 
@@ -252,10 +260,10 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], NumberFormat |
         ),
         _palette,
     ),
-    (re.compile(r"(?:int(?P<bits>\d)-channel)"), _linear_channel),
-    (re.compile(r"w(?P<bits>\d)(?:-channel)?"), _linear_channel),
-    (re.compile(r"(?:int|w)(?P<bits>\d)-b(?P<block>[1-9]\d{0,4})"), _linear_block),
-    (re.compile(r"sparse(?P<zeros>\d{1,2})(?:-f16)?"), _sparse),
+    (re.compile(r"(?:int(?P<bits>\d)-channel)(?P<asym>-asym)?"), _linear_channel),
+    (re.compile(r"w(?P<bits>\d)(?:-channel)?(?P<asym>-asym)?"), _linear_channel),
+    (re.compile(r"(?:int|w)(?P<bits>\d)-b(?P<block>[1-9]\d{0,4})(?P<asym>-asym)?"), _linear_block),
+    (re.compile(r"sparse(?P<zeros>\d{1,2})(?:-(?P<stored>f16|(?:pal|int)\d))?"), _sparse),
     (re.compile(r"(?P<base>[a-z0-9_]+?)_r(?P<rows>4|8|16)"), _interleaved),
 )  # fmt: skip
 

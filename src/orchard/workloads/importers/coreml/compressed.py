@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from orchard.ir import Size, product
 from orchard.workloads.importers.coreml.program import Op, Program, rule
-from orchard.workloads.importers.lowering import Value
+from orchard.workloads.importers.lowering import Value, show
 
 # ---- compressed weights
 
@@ -14,7 +14,7 @@ from orchard.workloads.importers.lowering import Value
 @rule("constexpr_lut_to_dense")
 def _lut(c: Program, op: Op) -> Value:
     """Indices into look-up tables. iOS16: flat indices and a shape; iOS18: tables [groups..., 2^bits, vector]."""
-    lut = op[("lut")]
+    lut = op["lut"]
     given = op.ints("shape")
     if given is not None:
         entries = lut.elements
@@ -22,6 +22,8 @@ def _lut(c: Program, op: Op) -> Value:
         return c.compressed(op, f"pal{bits}", given, "indices", "lut")
     indices = op["indices"]
     vector = lut.shape[-1] if isinstance(lut.shape[-1], int) else 1
+    if lut.ndim < 2:
+        raise c.low.fail(f"a look-up table of shape {show(lut.shape)}, expected entries and vector last")
     bits = log2(lut.shape[-2])
     shape = c.declared(op) or indices.shape
     groups = product(lut.shape[:-2])
@@ -48,23 +50,31 @@ def _blockwise(c: Program, op: Op) -> Value:
     bits = {"int4": 4, "uint4": 4, "int2": 2, "int3": 3, "int6": 6, "int1": 1}.get(data.format, 8)
     if data.producer is None and data.format.startswith(("pal", "sparse")):  # a palette whose table is scaled again
         return c.compressed(op, data.format, data.shape, "data", "scale", "offset")
+    return c.compressed(op, linear_format(bits, data, scale, op.get("offset")), data.shape, "data", "scale", "offset")
+
+
+def linear_format(bits: int, data: Value, scale: Value, offset: Value | None) -> str:
+    """The number format of integers with scales: one, one per output channel, or one per block of inputs.
+
+    A block of a convolution spans all its taps, so its length is the product over all axes but the first.
+    """
+    asym = "-asym" if offset is not None and offset.elements != 1 else ""
     blocks = [a // b for a, b in zip(data.shape, scale.shape) if isinstance(a, int) and isinstance(b, int) and b]
-    inner = [b for b in blocks[1:] if b > 1]
+    inner = product(blocks[1:])
     grouped = any(isinstance(s, int) and s > 1 for s in scale.shape[1:])
-    if grouped and inner and bits in (2, 3, 4, 8):
-        format = f"int{bits}-b{max(inner)}"
-    elif scale.elements == 1:
-        format = f"int{bits}"
-    else:
-        format = f"int{bits}-channel" if bits in (2, 3, 4, 6, 8) else f"int{bits}"
-    return c.compressed(op, format, data.shape, "data", "scale", "offset")
+    if grouped and isinstance(inner, int) and 1 < inner <= 65536 and bits in (2, 3, 4, 8):
+        return f"int{bits}-b{inner}{asym}"
+    if scale.elements == 1 or bits not in (2, 3, 4, 6, 8):
+        return f"int{bits}"
+    return f"int{bits}-channel{asym}"
 
 
 @rule("constexpr_affine_dequantize")
 def _affine(c: Program, op: Op) -> Value:
     data, scale = op["quantized_data"], op.get("scale")
-    channel = scale is not None and scale.elements != 1
-    format = "int8-channel" if channel else "int8"
+    channel, zero = scale is not None and scale.elements != 1, op.get("zero_point")
+    asym = "-asym" if zero is not None and zero.elements != 1 else ""
+    format = f"int8-channel{asym}" if channel else "int8"
     return c.compressed(op, format, data.shape, "quantized_data", "scale", "zero_point")
 
 
@@ -73,11 +83,11 @@ def _sparse(c: Program, op: Op) -> Value:
     values = op["nonzero_data"]
     mask = op["mask"]
     shape = op.ints("shape") or c.declared(op) or mask.shape
-    if values.format.startswith(("pal", "int")):
-        return c.compressed(op, values.format, shape, "nonzero_data", "mask")
     total, kept = product(shape), values.elements
     share = 1 - kept / total if isinstance(total, int) and isinstance(kept, int) and total else 0.5
-    return c.compressed(op, f"sparse{min(max(round(100 * share), 1), 99)}-f16", shape, "nonzero_data", "mask")
+    kind = values.format.split("-")[0]
+    stored = kind if kind.startswith(("pal", "int")) and kind[3:] in ("1", "2", "3", "4", "6", "8") else "f16"
+    return c.compressed(op, f"sparse{min(max(round(100 * share), 1), 99)}-{stored}", shape, "nonzero_data", "mask")
 
 
 @rule("constexpr_lut_to_sparse")

@@ -116,7 +116,14 @@ def _read_state(c: Program, op: Op) -> Value:
 
 @rule("coreml_update_state")
 def _update_state(c: Program, op: Op) -> Value:
+    c.write_state(op["state"], op["value"])
     return op["value"]
+
+
+@rule("write_state")
+def _write_state(c: Program, op: Op) -> list[Value]:
+    c.write_state(op["input"], op["data"])
+    return []
 
 
 @rule("pad")

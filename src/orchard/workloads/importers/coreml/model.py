@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from orchard.ir import Graph
 from orchard.workloads.importers.canonical import finish
 from orchard.workloads.importers.coreml.flexible import check_inputs, flexible_inputs, note
 from orchard.workloads.importers.coreml.network import Network
@@ -19,6 +20,7 @@ from orchard.workloads.importers.files import mapped
 from orchard.workloads.importers.inputs import bind_inputs
 from orchard.workloads.importers.lowering import Imported, Lowering
 from orchard.workloads.importers.protowire import Message, Schema, decode
+from orchard.workloads.quantize import weight_bytes
 
 
 def import_coreml(
@@ -57,12 +59,20 @@ def import_coreml(
     if inputs:
         check_inputs(str(path), open_sizes, inputs)
         graph = bind_inputs(graph, inputs)
-    for sentence in note(open_sizes, inputs or {}):
+    for sentence in (*note(open_sizes, inputs or {}), *_uncounted(graph, weights.info().bytes)):
         low.warn(sentence)
     return Imported(
         graph=graph, name=path.stem, source_format=kind, weights=weights.info(), warnings=tuple(low.warnings),
         metadata={"specification_version": str(model.version)},
     )  # fmt: skip
+
+
+def _uncounted(graph: Graph, stored: int) -> list[str]:
+    """A sentence where the file holds clearly more or less than the formats of the graph's weights say."""
+    counted = weight_bytes(graph)
+    if abs(stored - counted) <= max(0.05 * stored, 65536):
+        return []
+    return [f"the file stores {stored:,} bytes of weights, the graph counts {counted:,}: tables or blocks that no format names"]
 
 
 def _features(description: Message | None) -> list[Message]:

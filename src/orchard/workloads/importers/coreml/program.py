@@ -90,6 +90,9 @@ class Program:
     path: Path
     env: dict[str, Any] = field(default_factory=dict)
     stored: dict[int, tuple[Value, int, bool]] = field(default_factory=dict)  # id -> value, bytes, parameter
+    states: list[str] = field(default_factory=list)
+    written: dict[str, Value] = field(default_factory=dict)  # last value of each state by its name
+    blobs: dict[tuple[str, int, str, tuple[Size, ...]], Value] = field(default_factory=dict)  # weights of the weight file
 
     def count(self) -> WeightCount:
         counter = WeightCount()
@@ -117,7 +120,14 @@ class Program:
         missing = [o for o in block.outputs if not isinstance(self.env.get(o), Value)]
         if missing:
             raise ImportError_(f"{self.path}: output {missing[0]!r} is made by no operation")
-        return [self.env[o] for o in block.outputs]
+        made = [self.env[o] for o in block.outputs]
+        return [*made, *(v for v in self.written.values() if all(v is not o for o in made))]
+
+    def write_state(self, state: Value, value: Value) -> None:
+        """Later reads of the state see `value`; what is written last is kept like an output."""
+        for name in self.states:
+            if self.env[name] is state:
+                self.env[name] = self.written[name] = value
 
     def _types(self, block: Message, types: Counter[str]) -> None:
         for operation in block.operations:
@@ -132,6 +142,7 @@ class Program:
         kind = declared.type
         if kind is not None and kind.state is not None:
             shape, format = self.type_of(kind.state.wrapped, declared.name, inventing=True)
+            self.states.append(declared.name)
             return self.low.state(declared.name, shape or (), format)
         shape, format = self.type_of(kind, declared.name, inventing=True)
         return self.low.input(declared.name, shape or (), format)
@@ -240,11 +251,17 @@ class Program:
         elements = product(shape)
         data = self._numbers(value, shape, data_type) if isinstance(elements, int) and elements <= 4096 else None
         constant = not is_float(format) or (data is not None and elements == 1)
+        if value.blob is not None:  # one place of the weight file is one weight, however often it is named
+            known = self.blobs.get((value.blob.file, value.blob.offset, format, shape))
+            if known is not None:
+                return known
         leaf = self.low.weight(name, shape, format, part="constant" if constant else None, data=data)
         bits = BITS.get(data_type, 0) or {"f16": 16, "bf16": 16, "int16": 16, "f64": 64, "int64": 64}.get(format, 32)
         if value.has("blob") or elements != 1:
             size = -(-int(elements) * bits // 8) if isinstance(elements, int) else 0
             self.stored[id(leaf)] = (leaf, size, not constant)
+        if value.blob is not None:
+            self.blobs[value.blob.file, value.blob.offset, format, shape] = leaf
         return leaf
 
     def _strings(self, value: Message, name: str) -> Value | None:
@@ -265,7 +282,8 @@ class Program:
             if part is not None and len(part.values) == count:
                 return array(np.array(part.values).reshape(sizes))
         raw = tensor.bytes.values if tensor.bytes is not None else b""
-        code = {10: "<f2", 21: "i1", 31: "u1", 22: "<i2", 32: "<u2", 11: "<f4", 23: "<i4"}.get(data_type)
+        code = {10: "<f2", 21: "i1", 31: "u1", 22: "<i2", 32: "<u2", 11: "<f4", 23: "<i4", 33: "<u4",
+            12: "<f8", 24: "<i8", 34: "<u8"}.get(data_type)
         if code is not None and len(raw) == count * np.dtype(code).itemsize:
             return array(np.frombuffer(raw, code).reshape(sizes))
         return None
