@@ -71,3 +71,33 @@ def test_ragged_tiles_over_several_fan_outs_are_never_called_proven():
     problem = parse_op("gemm:m=6,k=6,n=6")
     found = map_op(problem, arch, factors="imperfect")
     assert found.optimal == (len(arch.fan_outs) < 2)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_bound_is_never_above_what_a_partial_answer_leads_to(seed: int) -> None:
+    """Along the best answer of a space searched without pruning, every bound stays at or below the final score."""
+    import numpy as np
+
+    from orchard.mapping.lattice import lattice_of
+    from orchard.search.layered import solve
+    from orchard.studies.map import patterns
+    from orchard.studies.nest_search import NestModel
+
+    rng = random.Random(seed)
+    if seed < 30:
+        problem, arch, objective = case(rng)
+    else:  # short sums, spread entirely over the copies: every product is a first visit
+        problem, arch, objective = gemm(rng.choice([4, 8]), rng.choice([2, 4]), rng.choice([4, 8])), load_arch("A64"), "energy"
+    lattice = lattice_of(problem, "perfect", ())
+    for pattern in patterns(problem, arch)[:2]:
+        try:
+            model = NestModel(problem, arch, lattice, pattern, objective, compare_time=True, ragged=False)
+        except ImpossibleSpace:
+            continue
+        outcome = solve(model)
+        if outcome.trail is None:
+            continue
+        for slot, move, row in outcome.trail.steps:
+            carried = {name: np.asarray(value)[None] for name, value in row.items()}
+            batch = model._batch(slot, carried, np.zeros(1, np.int64), move)
+            assert model.lower_bound(slot, batch)[0] <= outcome.score * (1 + 1e-9), (slot, move)

@@ -67,12 +67,20 @@ class Counts:
     copies: Mapping[str, int]  # copies of each level that hold something
 
 
-def count(nest: Nest, problem: Problem, arch: Architecture) -> Counts:
-    """Counts of a legal nest (see `nest_errors`)."""
+def count(
+    nest: Nest,
+    problem: Problem,
+    arch: Architecture,
+    *,
+    roots: Mapping[str, str] | None = None,
+    resumed: bool = False,
+) -> Counts:
+    """Counts of a legal nest (see `nest_errors`). `roots` names tensors that start (and end) entire in another level than the
+    outermost. `resumed`: the output holds partial sums already, so no visit is a first one."""
     traffic: dict[tuple[str, str], Traffic] = {}
     footprint: dict[tuple[str, str], int] = {}
     for tensor in problem.tensors:
-        marks = [(-1, arch.levels[0].name)]
+        marks = [(-1, (roots or {}).get(tensor, arch.levels[0].name))]
         marks += [(i, n.level) for i, n in enumerate(nest.nodes) if isinstance(n, Keep) and n.tensor == tensor]
         for position, level in marks:
             traffic[level, tensor] = Traffic()
@@ -80,7 +88,7 @@ def count(nest: Nest, problem: Problem, arch: Architecture) -> Counts:
         chain = [*marks, (len(nest.nodes), None)]
         for (parent_at, parent), (child_at, child) in zip(chain, chain[1:]):
             assert parent is not None
-            flow = _Flow(nest, problem, arch, tensor, parent_at, child_at)
+            flow = _Flow(nest, problem, arch, tensor, parent_at, child_at, resumed)
             above, below = flow.exchange(is_output=tensor == problem.output)
             traffic[parent, tensor] += above
             if child is not None:
@@ -106,6 +114,7 @@ class _Flow:
     tensor: str
     parent_at: int
     child_at: int
+    resumed: bool = False
 
     def exchange(self, is_output: bool) -> tuple[Traffic, Traffic]:
         """Traffic at the parent's port and at the child's port."""
@@ -115,6 +124,8 @@ class _Flow:
         down_copy = self._volume(parent_side=False, one_copy=True, first_visits=False)
         if not is_output:
             return Traffic(reads=up, copy_reads=up_copy), Traffic(writes=down, copy_writes=down_copy)
+        if self.resumed:
+            return Traffic(up, up, up_copy, up_copy), Traffic(down, down, down_copy, down_copy)
         up_new = self._volume(parent_side=True, one_copy=False, first_visits=True)
         up_copy_new = self._volume(parent_side=True, one_copy=True, first_visits=True)
         down_new = self._volume(parent_side=False, one_copy=False, first_visits=True)

@@ -127,11 +127,14 @@ class Compute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VectorUnit:
-    """Lanes beside memory level `beside` for elementwise work and softmax; `ops_per_element` by op kind."""
+    """Lanes beside memory level `beside` for elementwise work and softmax; `ops_per_element` by op kind.
+
+    `overlap`: the unit works on one tile while the MACs work on another. Otherwise they take turns."""
 
     lanes: int
     energy_pj: float
     beside: str
+    overlap: bool = True
     ops_per_element: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -201,7 +204,7 @@ _LEVEL_KEYS = {
 }  # fmt: skip
 _FAN_KEYS = {"fanout", "axes", "dims", "multicast", "reduce"}
 _COMPUTE_KEYS = {"name", "energy", "macs_per_cycle", "rate_by_bits", "energy_by_bits"}
-_VECTOR_KEYS = {"lanes", "energy", "beside", "ops_per_element"}
+_VECTOR_KEYS = {"lanes", "energy", "beside", "overlap", "ops_per_element"}
 _TOP_KEYS = {"name", "word_bits", "clock_hz", "nodes", "compute", "vector", "source"}
 
 
@@ -329,6 +332,7 @@ def _vector(node: dict[str, Any], where: str) -> VectorUnit:
         lanes=_integer(node["lanes"], f"{where}: lanes"),
         energy_pj=_number(node.get("energy", 0.0), f"{where}: energy"),
         beside=str(node["beside"]),
+        overlap=_boolean(node.get("overlap", True), f"{where}: overlap"),
         ops_per_element={str(k): _integer(v, f"{where}: ops_per_element.{k}") for k, v in ops.items()},
     )
 

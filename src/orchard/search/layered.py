@@ -123,6 +123,54 @@ def solve(
     return Outcome(best, trail, considered, kept_rows, exact)
 
 
+@dataclass(frozen=True)
+class Fronts:
+    """Finished answers that nothing rules out, by final slot. `trail` tells how one came about."""
+
+    finals: dict[Slot, Batch]
+    considered: int
+    exact: bool
+    _kept: dict[Slot, tuple[Batch, Ints, list[tuple[Slot | None, str]]]]
+
+    def trail(self, slot: Slot, row: int) -> Trail:
+        return _trace(self._kept, (slot, row))
+
+
+def fronts(
+    model: Model, *, limit: float = np.inf, beam: int | None = None, progress: Progress | None = None
+) -> Fronts:
+    """Every finished answer whose bound is below `limit` and that no other with the same key beats in all columns: what a search
+    over several such problems joins. `beam` as in `solve`."""
+    slot, batch = model.first()
+    waiting: dict[Slot, list[tuple[Slot | None, Batch]]] = {slot: [(None, batch)]}
+    kept: dict[Slot, tuple[Batch, Ints, list[tuple[Slot | None, str]]]] = {}
+    finals: dict[Slot, Batch] = {}
+    considered, exact = 0, True
+    while waiting:
+        slot = min(waiting, key=lambda s: (model.rank(s), str(s)))
+        pieces = [(source, piece) for source, piece in waiting.pop(slot) if len(piece)]
+        if not pieces:
+            continue
+        merged, source_of = _merge([piece for _, piece in pieces])
+        considered += len(merged)
+        bounds = model.lower_bound(slot, merged)
+        rows = np.flatnonzero(bounds < limit)
+        rows = rows[undominated(merged.key[rows], merged.columns[rows])]
+        if beam is not None and len(rows) > beam:
+            rows = rows[np.argpartition(bounds[rows], beam)[:beam]]
+            exact = False
+        merged, source_of = merged.take(rows), source_of[rows]
+        kept[slot] = (merged, source_of, [(source, piece.move) for source, piece in pieces])
+        if progress is not None:
+            progress(slot, len(bounds), len(merged))
+        if model.is_final(slot):
+            finals[slot] = merged
+            continue
+        for next_slot, piece in model.expand(slot, merged, limit):
+            waiting.setdefault(next_slot, []).append((slot, piece))
+    return Fronts(finals, considered, exact, kept)
+
+
 def _merge(pieces: list[Batch]) -> tuple[Batch, Ints]:
     source_of = np.concatenate([np.full(len(p), i, dtype=np.int64) for i, p in enumerate(pieces)])
     if len(pieces) == 1:

@@ -227,46 +227,133 @@ class NestModel:
         return energy * cycles
 
     def _rest(self, slot: Slot, carried: dict[str, NDArray[Any]]) -> Floats:
-        """Least energy of flows that are not paid yet.
+        """Least energy of flows that are not paid yet, less the most that first visits give back.
 
         An open flow's visits are known: every copy pays them at the child, and sharing divides them at the parent by the copies
         along dims that the tensor does not have. Where no two open tensors lack the same dim, these divisors multiply to at most
         all copies, so by the inequality of means sum(a_i / s_i) >= n (prod(a_i) / copies)^(1/n).
         """
-        stage, mask, waiting = _parts(slot)
-        total = np.zeros(len(carried["energy"]))
+        total = self._closed_rest(slot, carried)
         shared, apart = np.zeros(len(total)), np.ones(len(total))
         crowd = [i for i in range(len(self.flows)) if f"reps{i}" in carried]
         lanes = float(self.most_lanes[0])
+        splits = np.full((1, 1), lanes)
+        for i in crowd:
+            up, down = self.least_ends[i]
+            reps = carried[f"reps{i}"]
+            shared += up * np.maximum(1.0, reps / lanes)
+            apart *= up * reps
+            total += down * reps + self._come_back(i, reps[:, None], self._copies_left(carried, splits), splits)[:, 0]
+        lacking = [d for i in crowd for d in self.flow_words.irrelevant[self.flows[i].tensor]]
+        if crowd and len(lacking) == len(set(lacking)):
+            shared = np.maximum(shared, len(crowd) * (apart / lanes) ** (1 / len(crowd)))
+        return np.asarray(total + shared - self._most_credit(slot, carried, splits)[:, 0])
+
+    def _come_back(self, i: int, reps: Floats, copies: Floats, sharing: Floats) -> Floats:
+        """Energy of partial sums that an open flow of the output brings back: every visit but the first, `copies` at most being
+        first ones at the child, `sharing` copies at most being one visit at the parent. Nothing for inputs."""
+        flow = self.flows[i]
+        if flow.tensor != self.problem.output:
+            return np.zeros(np.broadcast_shapes(reps.shape, copies.shape))
+        whole = self.flow_words.whole[flow.tensor]
+        down = 0.0 if flow.child is None else self._unit_energy(flow.child, "write")
+        again = self._unit_energy(flow.parent, "read") * np.maximum(0.0, reps / sharing - 1)
+        return np.asarray(whole * (again + down * np.maximum(0.0, reps - copies)))
+
+    def _copies_left(self, carried: dict[str, NDArray[Any]], splits: Floats) -> Floats:
+        """`splits`, but no more than the steps that are left in the reduced dims."""
+        left = np.ones(len(carried["energy"])) * self._all_split(carried)
+        for d in self.flow_words.irrelevant[self.problem.output]:
+            left *= -(-self.sizes[d] // self.lattice.tiles[d][carried["idx"][:, d]])
+        return np.minimum(left[:, None], splits)
+
+    def _counts_splits(self, slot: Slot) -> bool:
+        return bool(self.fans) and _parts(slot)[0] <= self.fans[-1]
+
+    def _closed_rest(self, slot: Slot, carried: dict[str, NDArray[Any]]) -> Floats:
+        """Least energy of flows that are not open and not paid: every word once."""
+        stage, mask, waiting = _parts(slot)
+        total = np.zeros(len(carried["energy"]))
         for i, flow in enumerate(self.flows):
             up, down = self.least_ends[i]
-            if i in crowd:
-                shared += up * np.maximum(1.0, carried[f"reps{i}"] / lanes)
-                apart *= up * carried[f"reps{i}"]
-                total += down * carried[f"reps{i}"]
-            elif i == waiting:
+            if f"reps{i}" in carried:
+                continue
+            if i == waiting:
                 total += up + down
             elif flow.child is not None and self.depth[flow.child] >= stage:
                 level = flow.child
                 placed = self.depth[level] == stage and mask >> self.held[level].index(flow.tensor) & 1
                 total += 0.0 if placed else up + down
-        lacking = [d for i in crowd for d in self.flow_words.irrelevant[self.flows[i].tensor]]
-        if crowd and len(lacking) == len(set(lacking)):
-            shared = np.maximum(shared, len(crowd) * (apart / lanes) ** (1 / len(crowd)))
-        return total + shared
+        return total
+
+    def _most_credit(self, slot: Slot, carried: dict[str, NDArray[Any]], splits: Floats) -> Floats:
+        """Most that `_credit` will give back for flows that are paid both ways already, when the reduction is split into `splits`
+        copies: (1 or rows, ways) to (rows, ways).
+
+        Each copy starts every result once, and there are no more copies than steps left in the reduced dims, or than visits of
+        the tile. Where the output's flow into the level is still to be paid, `_rest` counts each result read out of it once,
+        while each copy has its own to read: that outweighs the copies' credit but one.
+        """
+        rows = len(carried["energy"])
+        total = np.zeros((rows, splits.shape[1]))
+        if not self._counts_splits(slot):
+            return total
+        copies = self._copies_left(carried, splits)
+        total = np.zeros_like(copies)
+        for level, kind in self._uncredited(slot, carried):
+            above = self.flow_of.get((self.problem.output, level), -1)
+            most = copies
+            if kind == "read" and above >= 0 and self._is_due(slot, above, carried):
+                most = np.ones_like(copies)
+            elif kind == "read" and f"reps{above}" in carried:
+                most = np.minimum(copies, carried[f"reps{above}"][:, None])
+            total += most * self._unit_energy(level, kind)
+        return total * self.flow_words.whole[self.problem.output]
+
+    def _is_due(self, slot: Slot, i: int, carried: dict[str, NDArray[Any]]) -> bool:
+        """Whether flow i is neither paid nor open: `_rest` counts its words once."""
+        stage, mask, waiting = _parts(slot)
+        child = self.flows[i].child
+        if i == waiting:
+            return True
+        if child is None or f"reps{i}" in carried or self.depth[child] < stage:
+            return False
+        return self.depth[child] > stage or not mask >> self.held[child].index(self.flows[i].tensor) & 1
+
+    def _uncredited(self, slot: Slot, carried: dict[str, NDArray[Any]]) -> list[tuple[str, str]]:
+        """Ports (level, kind) of the output's flows that are paid but whose first visits are not given back yet."""
+        stage = _parts(slot)[0]
+        found: list[tuple[str, str]] = []
+        for i, flow in enumerate(self.flows):
+            if flow.tensor != self.problem.output or f"reps{i}" in carried or self._is_due(slot, i, carried):
+                continue
+            if flow.child is None or self.depth[flow.child] <= stage:
+                found.append((flow.parent, "read"))
+                found += [] if flow.child is None else [(flow.child, "write")]
+        return found
+
+    def _all_split(self, carried: dict[str, NDArray[Any]]) -> Floats | float:
+        total: Floats | float = 1.0
+        for f in self.fans:
+            total = total * carried.get(f"red{f}", 1.0)
+        return total
 
     def _way_bounds(self, slot: Slot, carried: dict[str, NDArray[Any]], copies: Ints) -> Floats:
         """`lower_bound` for every row with every way (copies per dim) of crossing the fan-out: (rows, ways)."""
         stage = _parts(slot)[0]
-        energy = carried["energy"] + self._rest(slot, {n: v for n, v in carried.items() if not n.startswith("reps")})
+        energy = carried["energy"] + self._closed_rest(slot, carried)
         total = np.repeat(energy[:, None], len(copies), axis=1)
         outside = float(self.most_lanes[stage + 1])
+        past = np.broadcast_to(self._all_split(carried), len(energy))[:, None]
+        split = copies[:, self.flow_words.irrelevant[self.problem.output]].prod(axis=1)[None, :] * outside * past
+        total -= self._most_credit(slot, carried, split)
         for i, flow in enumerate(self.flows):
             if f"reps{i}" in carried:
                 up, down = self.least_ends[i]
                 reps = carried[f"reps{i}"][:, None]
                 sharing = copies[:, self.flow_words.irrelevant[flow.tensor]].prod(axis=1) * outside
                 total += up * np.maximum(1.0, reps / sharing[None, :]) + down * reps
+                total += self._come_back(i, reps, self._copies_left(carried, split), sharing[None, :])
         lanes = copies.prod(axis=1) * outside
         steps = carried["steps"][:, None] / lanes[None, :] / self.mac_rate
         return self._score(total, steps, None)
@@ -524,20 +611,24 @@ class NestModel:
             unplaced = [t for b, t in enumerate(held) if not mask >> b & 1]
             free = [d for d in self.flow_words.irrelevant[tensor] if d not in frozen]
             halo = [d for d in self.flow_words.window_dims[tensor] if d not in frozen]
-            outermost = (
-                complete
-                and waiting < 0
-                and all(isinstance(n, Level) and not self.held[n.name] for n in self.stages[stage + 1 :])
-            )
+            outermost = complete and waiting < 0 and self._nothing_outside(stage)
             origin, idx = self._raise(stage, level, unplaced, batch, halo, free, outermost)
             yield from self._placed((stage, new_mask, waiting), flow, batch, level, origin, idx)
-            if complete and waiting < 0 and not outermost:
+            if complete and waiting < 0 and not outermost and self._may_wait(stage):
                 origin, idx = self._raise(stage, level, unplaced, batch, halo, [], False)
                 yield self._left_waiting((stage, new_mask, flow), flow, batch, level, origin, idx)
         if waiting >= 0 and stage > max(
             [self.depth[self.flows[waiting].child or ""], *self._fans_between(self.flows[waiting])]
         ):
             yield from self._close(slot, batch, level, waiting, mask)
+
+    def _nothing_outside(self, stage: int) -> bool:
+        """Whether no level further out wants tiles, so that dims may be raised to the whole at once."""
+        return all(isinstance(n, Level) and not self.held[n.name] for n in self.stages[stage + 1 :])
+
+    def _may_wait(self, stage: int) -> bool:  # noqa: ARG002 - asked by the move, answered by kinds of models
+        """Whether a tile placed in this stage's level can stay put across loops of levels further out."""
+        return True
 
     def _in_order(self, level: Level, held: tuple[str, ...], mask: int, tensor: str) -> bool:
         """With a fixed order, the innermost tensor that is not placed comes next."""
@@ -696,8 +787,8 @@ class NestModel:
         self._pay(i, carried, up * np.where(slide >= 0, volume, shared), down * volume)
 
     # -- from a trail back to a nest -----------------------------------------------------------------------------------
-    def nest(self, trail: Trail) -> Nest:
-        """The loop nest of a finished answer."""
+    def nest(self, trail: Trail, top: Ints | None = None) -> Nest:
+        """The loop nest of a finished answer, on blocks with the tiles `top` (the whole dims where None)."""
         inner_first: list[Loop | Keep] = []
         now = np.zeros(len(self.lattice.dims), dtype=np.int64)
         for slot, move, row in trail.steps[1:]:
@@ -716,7 +807,7 @@ class NestModel:
                 inner_first.append(Keep(words[2], words[1]))
             inner_first += self._temporal(before, row["idx"].astype(np.int64))
             now = row["idx"].astype(np.int64)
-        inner_first += self._temporal(now, self.top.astype(np.int64))
+        inner_first += self._temporal(now, self.top.astype(np.int64) if top is None else top)
         return Nest(tuple(reversed(inner_first)))
 
     def _temporal(self, low: Ints, high: Ints) -> list[Loop | Keep]:
