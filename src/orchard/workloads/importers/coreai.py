@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 
 from orchard.ir import Size, product, symbol
 from orchard.workloads.importers.canonical import finish
+from orchard.workloads.importers.coreml.compressed import group_suffix, linear_format, log2
 from orchard.workloads.importers.errors import ImportError_
 from orchard.workloads.importers.inputs import bind_inputs
 from orchard.workloads.importers.isolated import run_isolated
 from orchard.workloads.importers.lowering import Imported, Lowering, Value, array, clean_symbol, is_float, show
-from orchard.workloads.importers.weights import WeightCount
+from orchard.workloads.importers.weights import WeightCount, stored_bytes
 
 _TYPES = {
     "f64": "f64", "f32": "f32", "f16": "f16", "bf16": "bf16", "si64": "int64", "ui64": "int64", "si32": "int32",
@@ -67,7 +68,7 @@ def lower(graphs: Any, name: str, where: str, inputs: Mapping[str, Any] | None, 
 def tensor_type(text: str) -> tuple[list[int | None], str] | None:
     """([sizes, None where dynamic], format) of `tensor<1x?x768xf16>` or a handle to one; None for tokens."""
     match = _TENSOR.match(text)
-    if match is None or match.group(2) not in _TYPES:
+    if match is None or "sparse_tensor_encoding" in text or match.group(2) not in _TYPES:
         return None
     return [None if s == "?" else int(s) for s in match.group(1).split("x") if s], _TYPES[match.group(2)]
 
@@ -121,6 +122,8 @@ class _Walker:
     def __init__(self, low: Lowering, graphs: Mapping[str, Any]) -> None:
         self.low, self.graphs, self.depth = low, graphs, 0
         self.stored: dict[int, tuple[Value, int | None, bool]] = {}
+        self.masks: dict[int, Value] = {}  # bit masks of sparse values
+        self.written: dict[int, Value] = {}  # what a state holds now
 
     def count(self) -> Any:
         counter = WeightCount()
@@ -138,7 +141,8 @@ class _Walker:
             shape = [symbol(clean_symbol(f"{name}_{i}")) if s is None else s for i, s in enumerate(kind[0])]
             stateful = not text.startswith("tensor")
             arguments.append((self.low.state if stateful else self.low.input)(name, shape, kind[1]))
-        return self.run(graph, arguments)
+        made = self.run(graph, arguments)
+        return [*made, *(v for v in self.written.values() if all(v is not o for o in made))]
 
     def run(self, graph: Any, arguments: Sequence[Value]) -> list[Value]:
         self.depth += 1
@@ -196,8 +200,8 @@ class _Walker:
         single = product(shape) == 1
         constant = not is_float(format) or single
         value = self.low.weight(f"constant_{key}", shape, format, part="constant" if constant else None, data=data)
-        if not single:
-            self.stored[id(value)] = (value, None, not constant)
+        if not single:  # a splat is stored as one element
+            self.stored[id(value)] = (value, stored_bytes(format, [1]) if operation.get("splat") else None, not constant)
         return value
 
     def _assume(self, op: Op) -> list[Value]:
@@ -206,10 +210,8 @@ class _Walker:
 
     def compressed(self, op: Op, format: str, shape: Sequence[Size]) -> Value:
         """One weight in its stored form; its parts are counted inside it."""
-        from orchard.workloads.importers.weights import stored_bytes
-
         size = 0
-        for part in op.inputs:
+        for part in (*op.inputs, *(self.masks[id(v)] for v in op.inputs if id(v) in self.masks)):
             if id(part) in self.stored:
                 value, own, _ = self.stored.pop(id(part))
                 size += stored_bytes(value.format, value.shape) if own is None else own
@@ -453,18 +455,23 @@ def _interpolate(w: _Walker, op: Op) -> Value:
 
 @rule("read_handle")
 def _read(w: _Walker, op: Op) -> Value:
-    return op.inputs[0]
+    return w.written.get(id(op.inputs[0]), op.inputs[0])
 
 
-@rule("write_handle", "create_token", "join_token", "target_spec")
+@rule("write_handle")
+def _write(w: _Walker, op: Op) -> list[Value]:
+    """Later reads of the state see the value; what is written last is kept like an output."""
+    w.written[id(op.inputs[0])] = op.inputs[1]
+    return []
+
+
+@rule("create_token", "join_token", "target_spec")
 def _nothing(w: _Walker, op: Op) -> list[Value]:
     return []
 
 
 @rule("lut_to_dense")
 def _lut(w: _Walker, op: Op) -> Value:
-    from orchard.workloads.importers.coreml.compressed import group_suffix, log2
-
     indices, lut = op.inputs[:2]
     shape = op.shape or indices.shape
     entries = lut.shape[-2] if lut.ndim > 1 else lut.elements
@@ -480,23 +487,30 @@ def _blockwise(w: _Walker, op: Op) -> Value:
     if data.producer is not None or data.role.value != "weight":
         return w.low.one("elementwise", [data], data.shape, op.format, fn="dequantize")
     bits = {"int4": 4, "uint4": 4, "int2": 2, "int3": 3, "int6": 6}.get(data.format, 8)
-    inner = [
-        a // b
-        for a, b in zip(data.shape[1:], scale.shape[1:])
-        if isinstance(a, int) and isinstance(b, int) and 1 < b < a
-    ]
-    if inner and bits in (2, 3, 4, 8):
-        format = f"int{bits}-b{max(inner)}"
-    else:
-        format = f"int{bits}" if scale.elements == 1 else f"int{bits}-channel"
+    offset = op.inputs[2] if len(op.inputs) > 2 and w.stored.get(id(op.inputs[2]), (None, None))[1] is None else None
+    format = data.format if data.format.startswith("f8") else linear_format(bits, data, scale, offset)
     return w.compressed(op, format, data.shape)
 
 
-@rule("sparse_with_bitmask_to_dense", "build_sparse_with_bitmask", "lut_to_sparse_with_bitmask")
+@rule("build_sparse_with_bitmask", "lut_to_sparse_with_bitmask")
+def _build_sparse(w: _Walker, op: Op) -> Value:
+    """Survivors of pruning with their mask; for a table, operands are sparse indices and the table."""
+    values = op.inputs[0]
+    if op.name == "build_sparse_with_bitmask":
+        w.masks[id(values)] = op.inputs[1]
+        return values
+    mask = w.masks.pop(id(values), None)
+    made = w.compressed(op, f"pal{log2(op.inputs[1].shape[-2])}", values.shape)
+    if mask is not None:
+        w.masks[id(made)] = mask
+    return made
+
+
+@rule("sparse_with_bitmask_to_dense")
 def _sparse(w: _Walker, op: Op) -> Value:
-    if op.name != "sparse_with_bitmask_to_dense":
-        return op.inputs[0]
-    shape = op.shape or op.inputs[0].shape
-    kept, total = op.inputs[0].elements, product(shape)
+    shape, kept = op.shape or op.inputs[0].shape, op.inputs[0].elements
+    total = product(shape)
     share = 1 - kept / total if isinstance(kept, int) and isinstance(total, int) and total else 0.5
-    return w.compressed(op, f"sparse{min(max(round(100 * share), 1), 99)}-f16", shape)
+    kind = op.inputs[0].format.split("-")[0]
+    stored = kind if kind.startswith("pal") or kind in ("int4", "int8") else "f16"
+    return w.compressed(op, f"sparse{min(max(round(100 * share), 1), 99)}-{stored}", shape)

@@ -57,6 +57,7 @@ def _graph(graph: Any) -> dict[str, Any]:
         }  # fmt: skip
         if o.name == "coreai.constant":
             entry["data"] = _small(o.attributes["value"])
+            entry["splat"] = bool(getattr(o.attributes["value"], "is_splat", False))
         else:
             entry["attrs"] = {a.name: str(o.attributes[a.name])[:200] for a in o.attributes}
         operations.append(entry)
