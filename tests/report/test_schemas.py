@@ -28,6 +28,7 @@ COMMANDS = {
     "validate, single ops": ("validate", "--suite", "kernels"),
     "area": ("area", "m4max", "--set", "gpu.cores=48"),
     "area, check": ("area", "--check"),
+    "map": ("map", "gemm:m=8,k=8,n=8", "--arch", "E16", "--emit", "c"),
     "complexity on a chip": ("complexity", "qwen3-4b", "--chip", "m4max"),
 }
 

@@ -19,14 +19,18 @@ def map_command(
     time_limit: Annotated[
         float | None, typer.Option("--time-limit", help="Stop the proof after so many seconds.")
     ] = None,
+    emit: Annotated[str | None, typer.Option("--emit", help="Print the nest as a program: c or python.")] = None,
     json: AsJson = False,
 ) -> None:
     """Best mapping of an op on a machine, with proof."""
     from orchard.hw.arch import load_arch
     from orchard.mapping import MappingError
     from orchard.mapping.ops import parse_op, parse_sizes
+    from orchard.report.mapping_code import LANGUAGES, mapping_code
     from orchard.studies.map import map_op
 
+    if emit is not None and emit not in LANGUAGES:
+        raise MappingError(f"--emit is {emit!r}, expected one of {', '.join(LANGUAGES)}")
     if factors not in ("perfect", "imperfect"):
         raise MappingError(f"--factors is {factors!r}, expected perfect or imperfect")
     problem = parse_op(op, parse_sizes(",".join(size or [])))
@@ -34,8 +38,11 @@ def map_command(
     mapped = map_op(problem, load_arch(arch), chosen, factors=factors, time_limit_s=time_limit, say=note)  # type: ignore[arg-type]
     from orchard.report.mapping import mapping_record, mapping_text
 
+    code = mapping_code(mapped, emit) if emit is not None else None
     if json:
-        print_json(mapping_record(mapped))
+        print_json(mapping_record(mapped) | ({} if code is None else {"code": code}))
+    elif code is not None:
+        print_text(code)
     else:
         print_text(mapping_text(mapped))
 

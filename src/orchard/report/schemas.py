@@ -433,9 +433,43 @@ class SiliconCheck(_Versioned):
     mean_abs_error: float
 
 
+class MappingCount(_Record):
+    level: str
+    tensor: str
+    reads: int
+    writes: int
+    footprint: int
+
+
+class Mapping(_Versioned):
+    """`orchard map` of one op."""
+
+    schema_name: Literal["orchard.mapping/1"] = Field(alias="schema")
+    op: str
+    sizes: dict[str, int]
+    arch: str
+    objective: str
+    energy_pj: float
+    latency_cycles: float
+    edp: float
+    value: float
+    bound: float
+    optimal: bool
+    mappings_considered: int
+    mappings_in_space: int
+    search_s: float
+    energy_terms_pj: dict[str, float]
+    cycles_by: dict[str, float]
+    bound_by: str
+    lanes_used: int
+    lanes: int
+    counts: list[MappingCount]
+    loop_nest: list[str]
+    code: str | None = None
 
 
 SCHEMAS: dict[str, type[_Versioned]] = {
+    "orchard.mapping/1": Mapping,
     "orchard.lint/1": Lint,
     "orchard.prediction/1": Prediction,
     "orchard.comparison/1": Comparison,
