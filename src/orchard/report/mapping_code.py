@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from orchard.mapping import MappingError
-from orchard.mapping.emit import emit_c, emit_python
+from orchard.mapping.emit import emit_c, emit_python, emit_timeloop
 from orchard.studies.map import MappedOp
 
 LANGUAGES = ("c", "python")
 
 
 def mapping_code(mapped: MappedOp, language: str) -> str:
-    """The mapping as a program in `c` or `python` that checks its own result and traffic."""
+    """The mapping as a program in `c` or `python` that checks its own result and traffic, or as YAML for `timeloop`."""
+    if language == "timeloop":
+        return emit_timeloop(mapped.nest, mapped.problem, mapped.arch)
     if language not in LANGUAGES:
         raise MappingError(f"--emit is {language!r}, expected one of {', '.join(LANGUAGES)}")
     emit = emit_c if language == "c" else emit_python

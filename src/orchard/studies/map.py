@@ -19,6 +19,13 @@ import numpy as np
 from orchard.cost.mapped import Estimate, check_capacity, estimate
 from orchard.cost.nest import Counts, count
 from orchard.hw.arch import Architecture
+from orchard.mapping.constraints import (
+    FREE,
+    Constraints,
+    constrained_arch,
+    refuse_tiles,
+    violation,
+)
 from orchard.mapping.errors import ImpossibleSpace, MappingError
 from orchard.mapping.lattice import Factors, Lattice, lattice_of, spreads
 from orchard.mapping.nest import Nest, nest_errors
@@ -69,12 +76,13 @@ def objective_value(objective: str, cost: Estimate, counts: Counts, arch: Archit
     return {"edp": cost.edp, "energy": cost.energy_pj, "latency": cost.latency_cycles}[objective]
 
 
-def patterns(problem: Problem, arch: Architecture) -> list[Pattern]:
+def patterns(problem: Problem, arch: Architecture, rules: Constraints = FREE) -> list[Pattern]:
     """Every choice of which tensors stay in which levels, most residency first."""
     per_level: list[list[tuple[str, ...]]] = []
     for level in arch.levels[1:]:
-        must = [t for t in problem.tensors if level.must_hold(problem.role(t))]
-        may = [t for t in problem.tensors if level.may_hold(problem.role(t)) and t not in must]
+        rule = rules.level(level.name)
+        must = [t for t in problem.tensors if level.must_hold(problem.role(t)) or t in rule.keep]
+        may = [t for t in problem.tensors if level.may_hold(problem.role(t)) and t not in (*must, *rule.bypass)]
         choices = [[t for t, on in zip(may, bits) if on] for bits in product((True, False), repeat=len(may))]
         per_level.append([tuple(t for t in problem.tensors if t in must or t in some) for some in choices])
     names = [level.name for level in arch.levels[1:]]
@@ -87,10 +95,11 @@ def map_op(
     objective: Objective = "edp",
     *,
     factors: Factors = "perfect",
+    constraints: Constraints = FREE,
     time_limit_s: float | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> MappedOp:
-    """Best mapping of `problem` on `arch`. Raises ImpossibleSpace where nothing fits.
+    """Best mapping of `problem` on `arch`, of those that obey `constraints`. Raises ImpossibleSpace where nothing fits.
 
     `factors` opens ragged tiles ("imperfect"). With `time_limit_s` the proof may stay open: `optimal` is then False. So it
     is for ragged tiles on a machine with several fan-outs, where the search is not exact.
@@ -100,8 +109,10 @@ def map_op(
     started = time.perf_counter()
     lanes = tuple(sorted({size for fan in arch.fan_outs for size in fan.axes.values()}))
     lattice = lattice_of(problem, factors, lanes)
-    search = _Search(problem, arch, lattice, objective, factors == "imperfect", started, time_limit_s)
-    candidates, refused = patterns(problem, arch), None
+    refuse_tiles(constraints, lattice.dims, lattice.tiles, problem, factors)
+    machine = constrained_arch(arch, constraints)
+    search = _Search(problem, machine, lattice, objective, factors == "imperfect", constraints, started, time_limit_s)
+    candidates, refused = patterns(problem, arch, constraints), None
     for pattern in candidates:
         try:
             search.beam(pattern)
@@ -113,16 +124,17 @@ def map_op(
         say(f"proving {problem.name}: pattern {candidates.index(pattern) + 1} of {len(candidates)}")
         search.prove(pattern)
     if search.best is None:
-        raise ImpossibleSpace(
-            f"{problem.name} on {arch.name}: no mapping fits all levels at once; enlarge the innermost level"
-        )
+        remedy = "enlarge the innermost level" if constraints == FREE else "loosen a constraint: each fits by itself"
+        raise ImpossibleSpace(f"{problem.name} on {arch.name}: no mapping fits all levels at once; {remedy}")
     _, nest = search.best
-    nest_errors(nest, problem, arch)
+    nest_errors(nest, problem, machine)
+    broken = violation(nest, constraints, problem, arch)
+    assert broken is None, f"the search broke a constraint: {broken}"
     counts = count(nest, problem, arch)
     check_capacity(counts, problem, arch)
     cost = estimate(counts, problem, arch)
     value = objective_value(objective, cost, counts, arch, problem)
-    space = sum(space_size(problem, arch, lattice, pattern) for pattern in candidates)
+    space = sum(space_size(problem, machine, lattice, pattern) for pattern in candidates)
     bound = min(search.bound, value)
     # Ragged tiles over several fan-outs share words between copies unevenly, which the search does not count exactly.
     exact = factors == "perfect" or len(arch.fan_outs) < 2
@@ -137,9 +149,10 @@ class _Search:
 
     def __init__(
         self, problem: Problem, arch: Architecture, lattice: Lattice, objective: Objective, ragged: bool,
-        started: float, time_limit_s: float | None,
+        rules: Constraints, started: float, time_limit_s: float | None,
     ) -> None:  # fmt: skip
         self.problem, self.arch, self.lattice, self.objective, self.ragged = problem, arch, lattice, objective, ragged
+        self.rules = rules
         self.best: tuple[float, Nest] | None = None
         self.bound = float("inf")
         self.considered = 0
@@ -155,6 +168,7 @@ class _Search:
             self.objective,
             compare_time=compare_time,
             ragged=self.ragged,
+            rules=self.rules,
         )
 
     def beam(self, pattern: Pattern) -> None:

@@ -8,7 +8,7 @@ ports can bind) words per port limit.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 
 from orchard.cost.placement import Crossing, Flow, FlowWords, tile_words
 from orchard.hw.arch import Architecture, FanOut, Level
-from orchard.mapping.lattice import Lattice, Spread, spreads
+from orchard.mapping.constraints import FREE, Constraints
+from orchard.mapping.errors import ImpossibleSpace
+from orchard.mapping.lattice import Indices, Lattice, Spread, spreads
 from orchard.mapping.nest import Keep, Loop, Nest, refuse
 from orchard.mapping.problem import Problem
 from orchard.search.layered import Batch, Slot, Trail
@@ -48,9 +50,11 @@ class NestModel:
         *,
         compare_time: bool,
         ragged: bool,
+        rules: Constraints = FREE,
     ) -> None:
         self.problem, self.arch, self.lattice, self.pattern = problem, arch, lattice, pattern
         self.objective, self.compare_time, self.ragged = objective, compare_time, ragged
+        self.rules = rules
         self.flow_words = FlowWords(problem, lattice, arch.word_bits)
         self.sizes = np.array(lattice.sizes, dtype=np.int64)
         self.root = arch.levels[0]
@@ -64,7 +68,7 @@ class NestModel:
         bits = max(problem.bits.get(t, arch.word_bits) for t in problem.inputs)
         self.mac_rate = arch.compute.rate(bits)
         self.mac_energy = problem.macs * arch.compute.energy(bits) * (1.0 if objective != "traffic" else _TIE)
-        self.spread = {fan.name: spreads(problem, fan, lattice) for fan in arch.fan_outs}
+        self.spread = {fan.name: self._ways(fan) for fan in arch.fan_outs}
         self.most_lanes = self._most_lanes()
         self.top = np.array([len(t) - 1 for t in lattice.tiles], dtype=np.int16)
         self.least_ends = [self._least_ends(flow) for flow in self.flows]
@@ -79,6 +83,18 @@ class NestModel:
             holders = [self.root.name, *(lv.name for lv in self.arch.levels[1:] if tensor in self.held[lv.name])]
             flows += [Flow(tensor, parent, child) for parent, child in zip(holders, [*holders[1:], None])]
         return flows
+
+    def _ways(self, fan: FanOut) -> Spread:
+        """Ways of crossing a fan-out, without those whose copies a constraint forbids."""
+        every, rule = spreads(self.problem, fan, self.lattice), self.rules.fans.get(fan.name)
+        wanted = {} if rule is None else {d: n for d, n in rule.copies.items() if d in self.lattice.dims}
+        good = np.ones(len(every.copies), dtype=bool)
+        for dim, copies in wanted.items():
+            good &= every.copies[:, self.lattice.dims.index(dim)] == copies
+        if not good.any():
+            fixed = ", ".join(f"{d}={n}" for d, n in wanted.items())
+            raise ImpossibleSpace(f"constraint {fan.name}: no way to have {fixed} copies with the tiles at hand; see --factors")
+        return Spread(every.copies[good], tuple(s for s, g in zip(every.splits, good) if g))
 
     def _limits(self) -> list[tuple[Level, str, float]]:
         found: list[tuple[Level, str, float]] = []
@@ -151,6 +167,8 @@ class NestModel:
             "pre": np.zeros(1, dtype=np.int16),
             "way": np.zeros(1, dtype=np.int64),
         }
+        if self.rules.orders_loops:
+            carried["reach"] = np.full(1, np.inf)
         for i, flow in enumerate(self.flows):
             if flow.child is None:
                 self._open(i, carried, np.full(1, -1, np.int16), np.ones(1, np.int64))
@@ -178,7 +196,8 @@ class NestModel:
         if mask == (1 << len(self.held[node.name])) - 1 and self._may_leave(stage, waiting):
             carried = {**batch.carried, "room": np.zeros(len(batch)), "slide": np.full(len(batch), -1, np.int16)}
             onward: Slot = (stage + 1, 0, waiting)
-            yield onward, self._batch(onward, carried, np.arange(len(batch)), "next")
+            rows = self._may_finish(carried) if self.is_final(onward) else np.arange(len(batch))
+            yield onward, self._batch(onward, {n: v[rows] for n, v in carried.items()}, rows, "next")
         yield from self._place(slot, batch, node)
 
     def _may_leave(self, stage: int, waiting: int) -> bool:
@@ -378,6 +397,8 @@ class NestModel:
                 parts += [carried[name][:, d] for d in range(len(self.lattice.dims))]
             elif name.startswith("red"):
                 columns.append(-carried[name])
+        if "reach" in carried:
+            columns.append(-carried["reach"])
         if waiting >= 0:
             columns.append(carried["wait_copies"])
             if self.ragged or self.flow_words.windows[self.flows[waiting].tensor]:
@@ -600,6 +621,7 @@ class NestModel:
         stage, mask, waiting = _parts(slot)
         held = self.held[level.name]
         frozen = set(self.flow_words.relevant[self.flows[waiting].tensor]) if waiting >= 0 else set()
+        ordered = self.rules.orders_loops
         for bit, tensor in enumerate(held):
             if mask >> bit & 1 or not self._in_order(level, held, mask, tensor):
                 continue
@@ -609,13 +631,17 @@ class NestModel:
             new_mask = mask | 1 << bit
             complete = new_mask == (1 << len(held)) - 1
             unplaced = [t for b, t in enumerate(held) if not mask >> b & 1]
+            forced = self._forced(level, tensor)
             free = [d for d in self.flow_words.irrelevant[tensor] if d not in frozen]
-            halo = [d for d in self.flow_words.window_dims[tensor] if d not in frozen]
-            outermost = complete and waiting < 0 and self._nothing_outside(stage)
-            origin, idx = self._raise(stage, level, unplaced, batch, halo, free, outermost)
+            own = self.flow_words.relevant[tensor] if ordered else self.flow_words.window_dims[tensor]
+            halo = [d for d in own if d not in frozen and d not in forced]
+            outermost = complete and waiting < 0 and not ordered and self._nothing_outside(stage)
+            origin, idx = self._raise(stage, level, unplaced, batch, halo, free, outermost, forced, frozen)
             yield from self._placed((stage, new_mask, waiting), flow, batch, level, origin, idx)
             if complete and waiting < 0 and not outermost and self._may_wait(stage):
-                origin, idx = self._raise(stage, level, unplaced, batch, halo, [], False)
+                origin, idx = self._raise(
+                    stage, level, unplaced, batch, halo, free if ordered else [], False, forced, frozen
+                )
                 yield self._left_waiting((stage, new_mask, flow), flow, batch, level, origin, idx)
         if waiting >= 0 and stage > max(
             [self.depth[self.flows[waiting].child or ""], *self._fans_between(self.flows[waiting])]
@@ -631,14 +657,66 @@ class NestModel:
         return True
 
     def _in_order(self, level: Level, held: tuple[str, ...], mask: int, tensor: str) -> bool:
-        """With a fixed order, the innermost tensor that is not placed comes next."""
-        if level.order is None:
-            return True
-        ordered = [t for role in level.order for t in held if role in (t, self.problem.role(t))]
-        if tensor not in ordered:
-            return True
-        left = [t for t in ordered if not mask >> held.index(t) & 1]
-        return left[-1] == tensor
+        """With a fixed order, the innermost tensor that is not placed comes next; what stays comes last."""
+        rule = self.rules.level(level.name)
+        if tensor == rule.stationary and (mask | 1 << held.index(tensor)) != (1 << len(held)) - 1:
+            return False
+        for order in (level.order, rule.tensors):
+            ordered = [t for role in order or () for t in held if role in (t, self.problem.role(t))]
+            left = [t for t in ordered if not mask >> held.index(t) & 1]
+            if tensor in ordered and left[-1] != tensor:
+                return False
+        return True
+
+    def _forced(self, level: Level, tensor: str) -> dict[int, int]:
+        """Candidate that a constraint fixes for this tensor's tile here, by dim. Nothing is lost by raising a dim only now: a
+        loop over it may stand anywhere between the last tensor that wanted it and this one."""
+        tiles = self.rules.level(level.name).tiles
+        own = self.flow_words.relevant[tensor]
+        return {
+            d: self.lattice.lookup[d][tiles[dim]]
+            for d, dim in enumerate(self.lattice.dims) if d in own and dim in tiles
+        }  # fmt: skip
+
+    # -- order of loops fixed by a constraint ---------------------------------------------------------------------------
+    # Loops of one region (between a level's marks and the next inner ones) come from the inside out, so their positions in the
+    # fixed order must not rise: `reach` is the position of the outermost so far. Such a search raises every dim at every mark,
+    # since a loop that waits for an outer region may meet another order there.
+    def _region(self, stage: int, mask: int) -> str:
+        """Level of the next mark outwards: the one that a loop made now belongs to."""
+        for i, node in enumerate(self.stages[stage:]):
+            if isinstance(node, Level):
+                held = self.held[node.name]
+                if any(not (mask >> b & 1 and i == 0) for b in range(len(held))):
+                    return node.name
+        return self.root.name
+
+    def _reach(self, region: str, low: Indices, high: Indices, reach: Floats) -> Floats:
+        """`reach` after loops that raise `low` to `high`; NaN where the order forbids them."""
+        result = reach.copy()
+        forbidden = np.zeros(len(result), dtype=bool)
+        for position, dim in enumerate(self.rules.level(region).order):
+            if dim in self.lattice.dims:
+                d = self.lattice.dims.index(dim)
+                moved = low[:, d] != high[:, d]
+                forbidden |= moved & (position > reach)
+                result = np.where(moved, np.minimum(result, position), result)
+        return np.where(forbidden, np.nan, result)
+
+    def _obeying(self, carried: dict[str, NDArray[Any]], region: str, low: Indices) -> NDArray[np.bool_]:
+        """Rows whose loops since `low` keep the order; moves their reach on."""
+        if "reach" not in carried:
+            return np.ones(len(low), dtype=bool)
+        carried["reach"] = self._reach(region, low, carried["idx"], carried["reach"])
+        obeying: NDArray[np.bool_] = ~np.isnan(carried["reach"])
+        return obeying
+
+    def _may_finish(self, carried: dict[str, NDArray[Any]]) -> Ints:
+        """Rows whose remaining loops, all above every mark, keep the order that is fixed there."""
+        if "reach" not in carried:
+            return np.arange(len(carried["idx"]))
+        top = np.broadcast_to(self.top, carried["idx"].shape)
+        return np.flatnonzero(~np.isnan(self._reach(self.root.name, carried["idx"], top, carried["reach"])))
 
     def _raise(
         self,
@@ -649,11 +727,20 @@ class NestModel:
         halo: list[int],
         free: list[int],
         to_top: bool,
+        forced: Mapping[int, int],
+        frozen: set[int],
     ) -> tuple[Ints, NDArray[np.int16]]:
         """Rows with `halo` and `free` dims raised in every way that still fits here and further out. `to_top`: nothing else
-        can want the free dims, so the whole dim is best."""
+        can want the free dims, so the whole dim is best. `forced` dims are raised to the candidate that a constraint fixes."""
         idx = batch.carried["idx"]
         origin = np.arange(len(idx))
+        for d, target in forced.items():
+            can = self._reachable(d, target)[idx[:, d]] if d not in frozen else idx[:, d] == target
+            origin, idx = origin[can], idx[can]
+            idx[:, d] = target
+        if forced:
+            fits = self._fits_outside(stage, self.lattice.values(idx))
+            origin, idx = origin[fits], idx[fits]
         if to_top:
             idx = idx.copy()
             idx[:, free] = self.top[free]
@@ -670,26 +757,35 @@ class NestModel:
             fits = self._fits(level, unplaced, batch.carried["room"][origin], tiles) & self._fits_outside(stage, tiles)
             origin, idx = origin[fits], idx[fits]
         if to_top or not [*halo, *free]:
-            fits = self._fits(
-                level,
-                unplaced,
-                batch.carried["room"][origin],
-                self.lattice.values(batch.carried["idx"][origin] if to_top else idx),
-            )
+            # A tile that is placed last does not change with the dims that were raised to the top.
+            fits = self._fits(level, unplaced, batch.carried["room"][origin], self.lattice.values(idx))
             origin, idx = origin[fits], idx[fits]
         return origin, idx
+
+    def _reachable(self, d: int, target: int) -> NDArray[np.bool_]:
+        """Per candidate of dim d: whether it can be raised to `target`."""
+        starts, counts, flat = self.lattice.raises[d]
+        return np.array([target in flat[s : s + n] for s, n in zip(starts, counts)], dtype=bool)
 
     def _placed(
         self, onward: Slot, flow: int, batch: Batch, level: Level, origin: Ints, idx: NDArray[np.int16]
     ) -> Iterator[tuple[Slot, Batch]]:
         carried = {name: values[origin] for name, values in batch.carried.items()}
         carried["idx"] = idx
+        obeying = self._obeying(carried, level.name, batch.carried["idx"][origin])
+        carried = {name: values[obeying] for name, values in carried.items()}
+        origin, idx = origin[obeying], idx[obeying]
+        region = self._region(*_parts(onward)[:2])
+        if "reach" in carried and region != level.name:
+            carried["reach"] = np.full(len(idx), np.inf)
         tensor = self.flows[flow].tensor
         if level.capacity_words is not None and not level.is_partitioned:
             carried["room"] = carried["room"] + self._tile_words(tensor, self.lattice.values(idx))
         waiting = _parts(onward)[2]
         frozen = set(self.flow_words.relevant[self.flows[waiting].tensor]) if waiting >= 0 else set()
         for variant, source in self._slides(carried, self.flow_words.window_dims[tensor], frozen):
+            good = self._obeying(variant, region, idx[source])
+            variant, source = {name: values[good] for name, values in variant.items()}, source[good]
             self._open(flow, variant, variant["slide"], variant.pop("run"))
             if not any(f > self.depth[level.name] for f in self.fans):
                 self._credit(variant, [flow])
@@ -731,7 +827,12 @@ class NestModel:
     def _left_waiting(
         self, onward: Slot, flow: int, batch: Batch, level: Level, origin: Ints, idx: NDArray[np.int16]
     ) -> tuple[Slot, Batch]:
-        carried = {name: values[origin] for name, values in batch.carried.items()}
+        carried = {name: values[origin] for name, values in batch.carried.items()} | {"idx": idx}
+        obeying = self._obeying(carried, level.name, batch.carried["idx"][origin])
+        carried = {name: values[obeying] for name, values in carried.items()}
+        origin, idx = origin[obeying], idx[obeying]
+        if "reach" in carried:
+            carried["reach"] = np.full(len(idx), np.inf)
         tensor = self.flows[flow].tensor
         tiles = self.lattice.values(idx)
         carried |= {
@@ -752,16 +853,22 @@ class NestModel:
         held = self.held[level.name]
         unplaced = [t for b, t in enumerate(held) if not mask >> b & 1]
         free = self.flow_words.irrelevant[flow.tensor]
-        origin, idx = self._raise(stage, level, unplaced, batch, [], free, level is self.root)
+        to_top = level is self.root and not self.rules.orders_loops
+        origin, idx = self._raise(stage, level, unplaced, batch, [], free, to_top, {}, set())
         onward: Slot = (stage, mask, -1)
         carried = {name: values[origin] for name, values in batch.carried.items()}
         carried["idx"] = idx
+        region = self._region(stage, mask)
+        obeying = self._obeying(carried, region, batch.carried["idx"][origin])
+        carried = {name: values[obeying] for name, values in carried.items()}
+        origin, idx = origin[obeying], idx[obeying]
         below, lanes = carried.pop("wait_tiles"), carried.pop("wait_lanes")
         carried.pop("wait_copies")
         dims = self.flow_words.window_dims[flow.tensor]
         for variant, source in self._slides(carried, dims, set()):
             slide, run = variant["slide"], variant.pop("run")
             allowed = self._slide_allowed(slide, lanes[source], flow.tensor)
+            allowed &= self._obeying(variant, region, idx[source])
             variant = {name: values[allowed] for name, values in variant.items()}
             rows = source[allowed]
             self._pay_waiting(waiting, variant, below[rows], lanes[rows], slide[allowed], run[allowed])
@@ -807,8 +914,15 @@ class NestModel:
                 inner_first.append(Keep(words[2], words[1]))
             inner_first += self._temporal(before, row["idx"].astype(np.int64))
             now = row["idx"].astype(np.int64)
-        inner_first += self._temporal(now, self.top.astype(np.int64) if top is None else top)
-        return Nest(tuple(reversed(inner_first)))
+            own = self.flow_words.relevant[tensor] if ordered else self.flow_words.window_dims[tensor]
+            halo = [d for d in own if d not in frozen and d not in forced]
+            outermost = complete and waiting < 0 and not ordered and self._nothing_outside(stage)
+            origin, idx = self._raise(stage, level, unplaced, batch, halo, free, outermost, forced, frozen)
+            yield from self._placed((stage, new_mask, waiting), flow, batch, level, origin, idx)
+            if complete and waiting < 0 and not outermost and self._may_wait(stage):
+                origin, idx = self._raise(
+                    stage, level, unplaced, batch, halo, free if ordered else [], False, forced, frozen
+                )
 
     def _temporal(self, low: Ints, high: Ints) -> list[Loop | Keep]:
         return [

@@ -2,5 +2,6 @@
 
 from orchard.mapping.emit.c import emit_c
 from orchard.mapping.emit.python import emit_python
+from orchard.mapping.emit.timeloop import emit_timeloop
 
-__all__ = ["emit_c", "emit_python"]
+__all__ = ["emit_c", "emit_python", "emit_timeloop"]
