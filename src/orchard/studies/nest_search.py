@@ -534,8 +534,10 @@ class NestModel:
         for d in range(idx.shape[1]):
             good = self._times(d, spread)[idx[origin, d], way] >= 0
             origin, way = origin[good], way[good]
-        new = np.stack([self._times(d, spread)[idx[origin, d], way] for d in range(idx.shape[1])], axis=1)
-        return origin, way, new.reshape(len(origin), idx.shape[1])
+        new = np.empty((len(origin), idx.shape[1]), dtype=np.int16)
+        for d in range(idx.shape[1]):
+            new[:, d] = self._times(d, spread)[idx[origin, d], way]
+        return origin, way, new
 
     def _times(self, d: int, spread: Spread) -> NDArray[np.int16]:
         """(candidate, way) -> candidate index of tile x copies, -1 where that is none."""
@@ -914,15 +916,23 @@ class NestModel:
                 inner_first.append(Keep(words[2], words[1]))
             inner_first += self._temporal(before, row["idx"].astype(np.int64))
             now = row["idx"].astype(np.int64)
-            own = self.flow_words.relevant[tensor] if ordered else self.flow_words.window_dims[tensor]
-            halo = [d for d in own if d not in frozen and d not in forced]
-            outermost = complete and waiting < 0 and not ordered and self._nothing_outside(stage)
-            origin, idx = self._raise(stage, level, unplaced, batch, halo, free, outermost, forced, frozen)
-            yield from self._placed((stage, new_mask, waiting), flow, batch, level, origin, idx)
-            if complete and waiting < 0 and not outermost and self._may_wait(stage):
-                origin, idx = self._raise(
-                    stage, level, unplaced, batch, halo, free if ordered else [], False, forced, frozen
-                )
+        inner_first += self._temporal(now, self.top.astype(np.int64) if top is None else top)
+        return self._sorted(tuple(reversed(inner_first)))
+
+    def _sorted(self, nodes: tuple[Loop | Keep, ...]) -> Nest:
+        """Loops between two marks in the order that a constraint fixes; their costs do not depend on it."""
+        result, region, start = list(nodes), self.root.name, 0
+        for end in range(len(nodes) + 1):
+            if end < len(nodes) and isinstance(nodes[end], Loop) and nodes[end].axis is None:  # type: ignore[union-attr]
+                continue
+            order = self.rules.level(region).order
+            places = [i for i in range(start, end) if getattr(nodes[i], "dim", None) in order]
+            for i, loop in zip(places, sorted((nodes[i] for i in places), key=lambda n: order.index(n.dim))):  # type: ignore[union-attr]
+                result[i] = loop
+            if end < len(nodes):
+                region = getattr(nodes[end], "level", region)
+            start = end + 1
+        return Nest(tuple(result))
 
     def _temporal(self, low: Ints, high: Ints) -> list[Loop | Keep]:
         return [
