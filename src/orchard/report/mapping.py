@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from typing import Any
 
 from orchard.mapping.nest import print_nest
@@ -51,11 +52,12 @@ def mapping_text(mapped: MappedOp) -> str:
     proof = "proven optimal" if mapped.optimal else f"not proven; no mapping is below {mapped.bound:.6g}"
     lines += [
         "",
-        f"latency  {cost.latency_cycles:,.0f} cycles, bound by {cost.bound_by}; {counts.lanes_used} of {mapped.arch.lanes} lanes",
-        f"energy   {cost.energy_pj:.6g} pJ: {terms}",
+        f"latency  {cost.latency_cycles:,.0f} cycles, bound by {cost.bound_by}",
+        f"lanes    {counts.lanes_used} of {mapped.arch.lanes}",
+        *textwrap.wrap(f"energy   {cost.energy_pj:.6g} pJ: {terms}", 80, subsequent_indent=" " * 9),
         f"EDP      {cost.edp:.6g} pJ x cycles",
         f"{mapped.objective}: {mapped.value:.6g}, {proof}",
-        f"considered {mapped.mappings_considered:,} partial mappings of a space of {mapped.mappings_in_space:.3g},"
-        f" in {mapped.search_s:.2f} s",
+        f"considered {mapped.mappings_considered:,} partial mappings in {mapped.search_s:.2f} s",
+        f"of a space of {mapped.mappings_in_space:.3g}",
     ]
     return "\n".join(lines)
