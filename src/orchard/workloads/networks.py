@@ -39,6 +39,8 @@ SOURCES: Mapping[str, str] = {
     "iformer": "ChuanyangZheng/iFormer, README.md",
     "sbcformer": "xyongLu/SBCFormer, models/sbcformer.py, counted by torch.utils.flop_counter",
     "shvit": "ysj9909/SHViT, README.md",
+    "ultralytics": "ultralytics/ultralytics, docs/en/models/yolov8.md (FLOPs are twice the MACs)",
+    "transformers": "the class of transformers 5.24 with the published configuration, counted by torch.utils.flop_counter",
     "diffusers": "the class of diffusers 0.42 with the published configuration, counted by torch.utils.flop_counter",
 }
 
