@@ -7,7 +7,7 @@ import pytest
 from orchard.ir import value_of
 from orchard.ir.count import macs, macs_of
 from orchard.workloads import ModelError, load_model
-from orchard.workloads.diffusion.pipelines import PIPELINES
+from orchard.workloads.diffusion.pipelines import PIPELINES, known_as
 from orchard.workloads.networks import build_network
 
 
@@ -53,3 +53,16 @@ def test_sides_of_pictures_are_multiples_of_64():
 def test_an_unknown_pipeline_names_its_neighbour():
     with pytest.raises(ModelError, match=r"stable-diffusion-1\.5"):
         load_model("stable-difusion-1.5")
+
+
+@pytest.mark.parametrize(
+    ("measured", "found"),
+    [
+        ("Stable Diffusion v1.5", ("stable-diffusion-1.5", None)),
+        ("Stable Diffusion 2.1-base UNet", ("stable-diffusion-2.1-base", "unet")),
+        ("small-stable-diffusion-v0", ("small-stable-diffusion-v0", None)), ("Stable Diffusion v9", None),
+        ("ResNet50", None),
+    ],
+)  # fmt: skip
+def test_measured_pipelines_are_built_in(measured, found):
+    assert known_as(measured) == found

@@ -5,6 +5,7 @@ Guidance runs text encoders and denoiser on two inputs per picture, with the pro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -70,6 +71,7 @@ CLIP_L, OPENCLIP_H, OPENCLIP_G = "clip-vit-l-14-text", "openclip-vit-h-14-text",
 
 
 V1, V2, XL = "stable-diffusion-1.5-unet", "stable-diffusion-2.1-unet", "stable-diffusion-xl-unet"
+SMALL = "small-stable-diffusion-v0-unet"
 PAPER, SECOND = "CompVis/stable-diffusion, README.md", "Stability-AI/stablediffusion, README.md"
 
 
@@ -77,6 +79,7 @@ def _all() -> Mapping[str, PipelineConfig]:
     found = (
         _stable_diffusion("stable-diffusion-1.4", 512, V1, CLIP_L, source=PAPER),
         _stable_diffusion("stable-diffusion-1.5", 512, V1, CLIP_L, source=PAPER),
+        _stable_diffusion("small-stable-diffusion-v0", 512, SMALL, CLIP_L, source="OFA-Sys/small-stable-diffusion-v0"),
         _stable_diffusion("stable-diffusion-2-base", 512, V2, OPENCLIP_H, source=SECOND),
         _stable_diffusion("stable-diffusion-2.1-base", 512, V2, OPENCLIP_H, source=SECOND),
         _stable_diffusion("stable-diffusion-2.1", 768, V2, OPENCLIP_H, source=SECOND),
@@ -112,3 +115,21 @@ def pipeline(name: str) -> PipelineConfig:
     if found is None:
         raise ModelError(f"pipeline {name[:80]!r} is not known{did_you_mean(name, PIPELINES)}")
     return found
+
+
+_TEXT = re.compile(
+    r"(small-)?stable[- ]diffusion[- ]v?([\w.]+?(?:-base)?)(?:[- ](unet|vae decoder|text encoder))?\Z", re.I
+)
+
+
+def known_as(text: str) -> tuple[str, str | None] | None:
+    """(pipeline, part) that a table of measurements calls `text`, None for another model; part None is the whole.
+
+    `Stable Diffusion v1.5` is the pipeline stable-diffusion-1.5, `Stable Diffusion 2.1-base UNet` one step of another.
+    """
+    found = _TEXT.match(text)
+    if found is None:
+        return None
+    small, version, part = found.groups()
+    name = f"small-stable-diffusion-v{version}" if small else f"stable-diffusion-{version}".lower()
+    return (name, part.lower().replace(" ", "_") if part else None) if name in PIPELINES else None
