@@ -52,6 +52,9 @@ Inputs = Annotated[
     list[str] | None,
     _option("--input", "Shape of a model input: name=1x3x224x224. May be repeated.", WORKLOAD, "SHAPE"),
 ]
+Steps = Annotated[
+    int | None, _option("--steps", "Denoising steps of a pipeline such as stable-diffusion-1.5.", WORKLOAD, "N")
+]
 Fidelity = Annotated[str, _option("--fidelity", "bound (what physics allows) or estimate.", ANSWER, "LEVEL")]
 Set = Annotated[
     list[str] | None, _option("--set", "Change a figure of the chip: gpu.cores=60. May be repeated.", MACHINE, "FIGURE")

@@ -25,6 +25,7 @@ from orchard.cost.work import (
     einsum_of,
     einsum_sizes,
     is_routed,
+    scan_sizes,
     tensor_bytes,
     work_of,
 )
@@ -358,7 +359,7 @@ def _kernel(graph: Graph, group: tuple[Op, ...], rules: Lowering, cached: frozen
     extra: dict[str, Any] = {}
     if kind == "scan":
         scan = next(op for op in group if op.kind == "scan")
-        extra["sequences"], extra["tokens"] = graph.inputs_of(scan)[0].shape[:2]
+        extra["sequences"], extra["tokens"] = scan_sizes(scan, graph.inputs_of(scan))
         extra["part"] = str(scan.attrs["fn"])
     elif len(group) == 1 and head.kind == "softmax":
         extra["part"] = "softmax"  # a softmax of its own reads its input more than once

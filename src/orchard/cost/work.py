@@ -225,12 +225,22 @@ def update_work(op: Op, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> 
 
 @cost_rule("scan")
 def scan_work(op: Op, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> Work:
-    """`ops_per_step` per token and sequence; the state (elements per sequence, f32) is read and written once a call."""
-    tokens = product(inputs[0].shape[:2])
-    sequences = inputs[0].shape[0]
+    """`ops_per_step` per token and sequence; the state (elements per sequence, f32) is read and written once a call.
+
+    Recurrent products (LSTM, GRU: the attribute `macs`) are part of `ops_per_step`, two operations each: they run step after
+    step, a vector at a time, on the lanes that do the gates.
+    """
+    sequences, steps = scan_sizes(op, inputs)
+    tokens = sequences * steps
     state = sequences * op.attrs["state"] * 4  # type: ignore[operator]
     streamed = _streamed(inputs, outputs, tokens * op.attrs["ops_per_step"])  # type: ignore[operator]
     return streamed + Work(state_bytes=state * 2)
+
+
+def scan_sizes(op: Op, inputs: Sequence[Tensor]) -> tuple[Size, Size]:
+    """(sequences, steps) of a scan: the first two axes of its first operand, time first where `time_axis` is 0."""
+    first, second = inputs[0].shape[:2]
+    return (second, first) if op.attrs.get("time_axis") == 0 else (first, second)
 
 
 @cost_rule("topk")

@@ -9,7 +9,7 @@
 | rope | x -> y | rotary position embedding on the last axis |
 | gather | table, indices -> y | rows of the first axis of table, looked up, not streamed |
 | update | state, rows -> state' | writes `rows` into a cache; only the rows move |
-| scan | x... -> y | fn: gated_delta, mamba2, lstm, gru; state: elements; ops_per_step |
+| scan | x... -> y | fn: gated_delta, mamba1, mamba2, lstm, gru; state: elements; ops_per_step; macs; time_axis (1, or 0) |
 | topk | scores -> values, indices | k |
 | reduce | x -> y | fn: sum, mean, max; axes |
 | pool | x -> y | fn: max, avg; kernel, stride |

@@ -66,6 +66,8 @@ def phase_notation(name: str, prediction: Prediction) -> str:
     if name == "decode":
         depth = request.depth + (request.prompt if "prefill" in prediction.phases else 0)
         return f"tg{request.generate}" + (f" @ d{depth}" if depth else "")
+    if name == "inference" and prediction.steps:
+        return f"{prediction.steps} steps"
     return ""
 
 
@@ -92,6 +94,8 @@ def _speed(p: Prediction) -> RenderableType:
 
 def _per(phase: str, p: Prediction) -> str:
     """What one latency of this phase buys, where it is not the phase itself."""
+    if phase == p.denoiser:
+        return "/step"
     if phase != "decode":
         return ""
     return "/token" if p.request.batch == 1 else "/step"
@@ -121,11 +125,12 @@ def _bounds(p: Prediction) -> RenderableType:
     grid = table(["", "", ""], [], left=(0, 1, 2))
     grid.show_header = False
     for name, phase in p.phases.items():
-        grid.add_row(name, bar(phase.bound_by, 18), cause_legend(phase.bound_by))
+        width = 18 - max(0, max(map(len, p.phases)) - 9)  # the legend needs the rest of 80 columns
+        grid.add_row(name, bar(phase.bound_by, max(4, width)), cause_legend(phase.bound_by))
     lines = [
         Text(
             f"{name}: {format_ops(phase.ops)}, {format_bytes(phase.dram_bytes)} moved"
-            f"{' per step' if name == 'decode' else ''}; physics allows {format_seconds(phase.bound_s)}",
+            f"{' per step' if _per(name, p) else ''}; physics allows {format_seconds(phase.bound_s)}",
             style="dim",
         )
         for name, phase in p.phases.items()

@@ -110,6 +110,7 @@ class Prediction(_Versioned):
     kv: str
     batch: int
     depth: int
+    steps: int | None
     ttft_s: float | None
     phases: dict[str, Phase]
     memory: Memory

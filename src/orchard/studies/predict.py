@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from orchard.cost.bound import all_ops, dram_bytes, phase_bound, phase_bound_terms
 from orchard.cost.energy import SPREAD, energy_j
 from orchard.cost.evaluate import Call, PhaseTime, phase_time
@@ -22,10 +24,10 @@ from orchard.studies.request import Request
 from orchard.studies.runtimes import choose_profile, network_runtime
 from orchard.studies.sources import ImportedModel, bind_symbols, open_model, served_as
 from orchard.units import scheme
-from orchard.workloads import Model
+from orchard.workloads import Model, weight_bytes
+from orchard.workloads.diffusion.pipelines import PipelineConfig
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 SCHEMA = "orchard.prediction/1"
@@ -106,6 +108,18 @@ class Prediction:
     kinds: Mapping[str, str] = field(default_factory=dict)
 
     @property
+    def denoiser(self) -> str | None:
+        """The phase of a pipeline that runs in every step; None for other models."""
+        config = getattr(self.model, "config", None)
+        return config.denoiser.part if isinstance(config, PipelineConfig) else None
+
+    @property
+    def steps(self) -> int | None:
+        """Denoising steps of a pipeline; None for other models."""
+        config = getattr(self.model, "config", None)
+        return (self.request.steps or config.steps) if isinstance(config, PipelineConfig) else None
+
+    @property
     def ttft_s(self) -> float | None:
         """Time to first token of one request on an idle machine: the prompt phase. None without a prompt."""
         phase = self.phases.get("prefill")
@@ -128,6 +142,7 @@ class Prediction:
             "kv": self.request.kv,
             "batch": self.request.batch,
             "depth": self.request.depth,
+            "steps": self.steps,
             "ttft_s": self.ttft_s,
             "phases": phases,
             "memory": self.memory.to_dict(),
@@ -147,12 +162,17 @@ class Plan:
     phases: Mapping[str, tuple[Call, ...]]
     tokens: Mapping[str, int]
     strata: Mapping[str, str]
-    decoder: tuple[Graph, KernelTable] | None = None
-    """The second graph of an encoder-decoder model (Whisper): its phase `decode` runs this one."""
+    others: Mapping[str, tuple[Graph, KernelTable]] = field(default_factory=dict)
+    """Phases that run another graph than `graph`: a decoder's `decode`, the components of a pipeline."""
+    runs: Mapping[str, float] = field(default_factory=dict)
+    """How often each phase runs in the whole `inference` of a pipeline; empty for other models."""
 
     def table_of(self, phase: str) -> KernelTable:
         """Kernels of the graph that a phase runs."""
-        return self.decoder[1] if self.decoder and phase == "decode" else self.table
+        return self.others[phase][1] if phase in self.others else self.table
+
+    def graph_of(self, phase: str) -> Graph:
+        return self.others[phase][0] if phase in self.others else self.graph
 
 
 def predict(
@@ -171,6 +191,7 @@ def predict(
     threads: int | None = None,
     fidelity: str = "estimate",
     inputs: Sequence[str] | Mapping[str, Sequence[int | str]] = (),
+    steps: int | None = None,
     overrides: Sequence[str] | Mapping[str, object] = (),
 ) -> Prediction:
     """Predict one model on one chip. Fields as in `Request`; raises an OrchardError for what the user must correct."""
@@ -182,7 +203,7 @@ def predict(
         inputs=tuple(shapes), model=model, chip=chip, runtime=runtime, engine=engine, weights=weights,
         activations=activations, kv=kv,
         batch=batch, prompt=prompt, generate=generate, depth=depth, threads=threads, fidelity=fidelity,
-        overrides=tuple(texts),
+        overrides=tuple(texts), steps=steps,
     )  # fmt: skip
     return answer(request)
 
@@ -196,6 +217,8 @@ def answer(request: Request) -> Prediction:
     hw = HardwareArrays.of(soc)
     memory = memory_of(plan, soc, request)
     phases = {name: _phase(plan, name, hw, request) for name in plan.phases}
+    if plan.runs:
+        phases = {"inference": _whole(phases, plan.runs, request.batch), **phases}
     return Prediction(
         request=request,
         model=plan.model,
@@ -220,8 +243,6 @@ def predict_variants(request: Request, variants: Mapping[str, NDArray[np.float64
     plan = make_plan(request)
     hw = HardwareArrays.of(soc, variants)
     values = plan.profile.values()
-    import numpy as np
-
     found = {}
     for name, calls in plan.phases.items():
         table = plan.table_of(name)
@@ -234,7 +255,22 @@ def predict_variants(request: Request, variants: Mapping[str, NDArray[np.float64
             dispatch=np.broadcast_to(time.dispatch, hw.shape),
             kernels=time.kernels,
         )
+    if plan.runs:
+        found = {"inference": _whole_time(found, plan.runs), **found}
     return found
+
+
+def _whole_time(parts: Mapping[str, PhaseTime], runs: Mapping[str, float]) -> PhaseTime:
+    """The phases of a pipeline one after the other; `kernels` are those of the phase that takes longest in all."""
+    longest = max(parts, key=lambda name: float(np.max(parts[name].total)) * runs[name])
+
+    def summed(term: str) -> Any:
+        return sum(getattr(part, term) * runs[name] for name, part in parts.items())
+
+    return PhaseTime(
+        total=summed("total"), compute=summed("compute"), memory=summed("memory"), dispatch=summed("dispatch"),
+        kernels=parts[longest].kernels,
+    )  # fmt: skip
 
 
 def make_plan(request: Request) -> Plan:
@@ -257,6 +293,12 @@ def _plan(model: Model | ImportedModel, profile: Profile, weights: str | None, r
         profile = _with_threads(profile, request.threads)
     graph = model.graph(weights=chosen, kv_format=request.kv, activations=request.activations, skip_shared_prefill=skip)
     table = lowered(graph, profile.lowering)
+    if request.steps is not None and model.family != "pipeline":
+        raise StudyError(
+            f"--steps {request.steps}: {model.name} takes no steps; pipelines such as stable-diffusion-1.5 do"
+        )
+    if isinstance(model, Model) and isinstance(model.config, PipelineConfig):
+        return _pipeline(model, model.config, profile, chosen or AS_STORED, request)
     if isinstance(model, Model) and "decoder" in model.parts[1:]:
         return _encoder_decoder(model, profile, chosen or AS_STORED, request, graph, table)
     if model.family != "decoder":
@@ -304,16 +346,40 @@ def _mean_context(request: Request) -> int:
 def _encoder_decoder(
     model: Model, profile: Profile, weights: str, request: Request, graph: Graph, table: KernelTable
 ) -> Plan:
-    """Whisper: one encoder pass over the audio, then `generate` steps of its decoder after `depth` tokens of text."""
-    calls = encoder_calls(batch=request.batch, tokens=None, symbols=graph.symbols)
-    phases, decoder = {"inference": tuple(calls)}, None
+    """One encoder pass over the audio (Whisper) or the prompt (T5), then `generate` steps of the decoder after `depth`
+    tokens of text."""
+    tokens = max(1, request.prompt) if "T" in graph.symbols else None
+    calls = encoder_calls(batch=request.batch, tokens=tokens, symbols=graph.symbols)
+    phases: dict[str, tuple[Call, ...]] = {"inference": tuple(calls)}
+    others: dict[str, tuple[Graph, KernelTable]] = {}
     if request.generate:
         steps = model.graph(weights=weights, kv_format=request.kv, activations=request.activations, part="decoder")
-        decoder = (steps, lowered(steps, profile.lowering))
-        phases["decode"] = tuple(decode_calls(generate=request.generate, context=request.depth, batch=request.batch))
+        others["decode"] = (steps, lowered(steps, profile.lowering))
+        made = decode_calls(generate=request.generate, context=request.depth, batch=request.batch)
+        source = {"E": tokens or 1} if "E" in steps.symbols else {}
+        phases["decode"] = tuple(Call({**c.bindings, **source}, c.weight) for c in made)
     return Plan(
-        model=model, graph=graph, table=table, profile=profile, weights=weights, phases=phases, decoder=decoder,
-        tokens={"inference": 1, "decode": request.generate}, strata={"inference": "inference", "decode": "inference"},
+        model=model, graph=graph, table=table, profile=profile, weights=weights, phases=phases, others=others,
+        tokens={"inference": tokens or 1, "decode": request.generate},
+        strata={"inference": "inference", "decode": "inference"},
+    )  # fmt: skip
+
+
+def _pipeline(model: Model, config: PipelineConfig, profile: Profile, weights: str, request: Request) -> Plan:
+    """Components in the order they run. A phase is one pass: the denoiser's is one step of all pictures of the batch."""
+    phases: dict[str, tuple[Call, ...]] = {}
+    others: dict[str, tuple[Graph, KernelTable]] = {}
+    for component in config.components:
+        graph = model.graph(weights=weights, activations=request.activations, part=component.part)
+        others[component.part] = (graph, lowered(graph, profile.lowering))
+        inputs = request.batch * component.inputs
+        phases[component.part] = tuple(encoder_calls(batch=inputs, tokens=component.tokens, symbols=graph.symbols))
+    graph, table = others[config.denoiser.part]
+    steps = request.steps or config.steps
+    return Plan(
+        model=model, graph=graph, table=table, profile=profile, weights=weights, phases=phases, others=others,
+        runs={c.part: float(steps if c.per_step else 1) for c in config.components},
+        tokens=dict.fromkeys(phases, 1), strata=dict.fromkeys(phases, "inference"),
     )  # fmt: skip
 
 
@@ -386,6 +452,41 @@ def _phase(plan: Plan, name: str, hw: HardwareArrays, request: Request) -> Phase
     )
 
 
+def _whole(parts: Mapping[str, Phase], runs: Mapping[str, float], batch: int) -> Phase:
+    """The phases of a pipeline one after the other. Their errors are taken to go the same way, so intervals add."""
+
+    def summed(values: Mapping[str, float]) -> float:
+        return sum(values[name] * runs[name] for name in parts)
+
+    def each(term: str) -> float:
+        return summed({name: getattr(part, term) for name, part in parts.items()})
+
+    def ends(term: str) -> tuple[float, float]:
+        low, high = (summed({name: getattr(part, term)[i] for name, part in parts.items()}) for i in (0, 1))
+        return low, high
+
+    latency = each("latency_s")
+    causes = {
+        cause: summed({n: p.bound_by[cause] * p.latency_s for n, p in parts.items()}) / latency
+        for cause in next(iter(parts.values())).bound_by
+    }
+    kernels = [_repeated(k, name, runs[name]) for name, part in parts.items() for k in part.kernels]
+    return Phase(
+        name="inference", tokens=1, latency_s=latency, interval_s=ends("interval_s"), bound_s=each("bound_s"),
+        tokens_per_s=batch / latency, energy_j=each("energy_j"), energy_interval_j=ends("energy_interval_j"),
+        ops=each("ops"), dram_bytes=each("dram_bytes"), bound_by=causes,
+        kernels=tuple(sorted(kernels, key=lambda k: -k.seconds)),
+    )  # fmt: skip
+
+
+def _repeated(kernel: KernelShare, part: str, runs: float) -> KernelShare:
+    """A kernel of a part, over all runs of it."""
+    terms = ("seconds", "compute_s", "memory_s", "dispatch_s", "ops", "bytes")
+    return replace(
+        kernel, group=part, count=round(kernel.count * runs), **{t: getattr(kernel, t) * runs for t in terms}
+    )  # fmt: skip
+
+
 def stored_in_low_bits(table: KernelTable) -> bool:
     """Whether most products use weights of 8 bits or fewer (a runtime with `int8_products` multiplies those as INT8)."""
     floats = ("", "f32", "f16", "bf16")
@@ -423,8 +524,8 @@ def _shares(table: KernelTable, time: PhaseTime, calls: Sequence[Call], scale: f
 
 def memory_of(plan: Plan, soc: SoC, request: Request) -> Memory:
     """Memory that the calls of a plan need at once."""
-    if plan.decoder is not None:
-        return _memory_of_both(plan, plan.decoder[0], soc, request)
+    if plan.others:
+        return _memory_of_all(plan, soc, request)
     calls = [c for phase in plan.phases.values() for c in phase]
     largest = max(calls, key=lambda c: c.bindings.get("T", 1) * c.bindings.get("B", 1)).bindings
     final = dict(largest)
@@ -433,24 +534,28 @@ def memory_of(plan: Plan, soc: SoC, request: Request) -> Memory:
     return memory_need(plan.graph, soc, plan.profile.engine, largest=largest, final=final)
 
 
-def _memory_of_both(plan: Plan, steps: Graph, soc: SoC, request: Request) -> Memory:
-    """Weights of both graphs, the decoder's caches, and the larger of the two activation peaks."""
-    engine = plan.profile.engine
-    largest = [dict(plan.phases[name][-1].bindings) for name in ("inference", "decode")]
-    last = {**largest[1], "S": request.depth + request.generate}
-    encoder = memory_need(plan.graph, soc, engine, largest=largest[0], final=largest[0])
-    decoder = memory_need(steps, soc, engine, largest=last, final=last)
+def _memory_of_all(plan: Plan, soc: SoC, request: Request) -> Memory:
+    """Weights of all graphs (what several hold once), the caches, and the largest of the activation peaks."""
+    found = []
+    for phase in plan.phases:
+        sizes = dict(plan.phases[phase][-1].bindings)
+        if "S" in sizes:
+            sizes["S"] = request.depth + request.generate
+        graph = plan.graph_of(phase)
+        found.append((graph, memory_need(graph, soc, plan.profile.engine, largest=sizes, final=sizes)))
+    shared = plan.model.shared if isinstance(plan.model, Model) else frozenset()
+    twice = sum(weight_bytes(g) - weight_bytes(g, shared) for g, _ in found[1:]) if shared else 0
     return Memory(
-        weights=encoder.weights + decoder.weights,
-        kv_cache=decoder.kv_cache,
-        activation_peak=max(encoder.activation_peak, decoder.activation_peak),
-        limit=encoder.limit,
+        weights=sum(m.weights for _, m in found) - twice,
+        kv_cache=sum(m.kv_cache for _, m in found),
+        activation_peak=max(m.activation_peak for _, m in found),
+        limit=found[0][1].limit,
     )
 
 
 def _warnings(plan: Plan, request: Request, soc: SoC, memory: Memory) -> tuple[str, ...]:
     found = list(plan.model.warnings)
-    if isinstance(plan.model, Model) and "decoder" in plan.model.parts[1:] and plan.decoder is None:
+    if isinstance(plan.model, Model) and "decoder" in plan.model.parts[1:] and "decode" not in plan.phases:
         found.append("generate is 0: the decoder's time and memory are not part of this answer")
     missing = [name for name in plan.phases if plan.strata[name] not in plan.profile.errors]
     if missing and request.fidelity != "bound":
@@ -482,6 +587,10 @@ def _mismatches(plan: Plan, request: Request) -> list[str]:
         found.append(
             f"{runtime} does not load {plan.weights} weights; the time is what its kernels would need if it did"
         )
+    if runtime == "llama.cpp" and served_as(plan.model) == "network":
+        found.append(
+            "no profile of a runtime that serves networks on the CPU yet: these are llama.cpp's matrix kernels"
+        )
     if request.threads and plan.profile.engine != "cpu":
         found.append(f"--threads {request.threads} changes nothing: {plan.profile.engine} does the work")
     if request.activations not in ("f16", "bf16", "f32") and runtime != "coreml":
@@ -509,7 +618,7 @@ def _positions(plan: Plan, request: Request) -> tuple[int, int | None]:
         return request.depth + request.generate, getattr(decoder, "positions", None)
     sources = [getattr(c, "source", None) for c in (config, getattr(config, "partner", None))]
     found = [n for n in (getattr(source, "positions", None) for source in sources) if n is not None]
-    return plan.tokens["inference"], min(found, default=None)
+    return plan.tokens.get("inference", 1), min(found, default=None)
 
 
 def _does_not_fit(plan: Plan, soc: SoC, memory: Memory) -> str:

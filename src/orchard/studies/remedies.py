@@ -90,7 +90,9 @@ class _Need:
     ) -> Memory:
         p, request = self.prediction, self.prediction.request
         if self.is_two_part:
-            changed = replace(request, weights=weights or request.weights, kv=kv or request.kv, batch=batch or request.batch)
+            changed = replace(
+                request, weights=weights or request.weights, kv=kv or request.kv, batch=batch or request.batch
+            )
             return memory_of(make_plan(changed), p.soc, changed)
         graph = (
             self.graph if weights is None and kv is None else self._graph(weights or self.own_weights, kv or request.kv)

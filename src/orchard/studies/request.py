@@ -8,7 +8,14 @@ from orchard.studies.errors import StudyError
 from orchard.units import did_you_mean
 
 FIDELITIES = ("bound", "estimate", "simulation")
-LIMITS = {"batch": (1, 4096), "prompt": (0, 2**24), "generate": (0, 2**24), "depth": (0, 2**24), "threads": (1, 1024)}
+LIMITS = {
+    "steps": (1, 10_000),
+    "batch": (1, 4096),
+    "prompt": (0, 2**24),
+    "generate": (0, 2**24),
+    "depth": (0, 2**24),
+    "threads": (1, 1024),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +31,7 @@ class Request:
     batch      sequences at once; prompt, generate: tokens per sequence; depth: tokens cached before the prompt
     threads    CPU threads; None lets the runtime choose
     inputs     shapes of a model file's inputs (`image=1x3x224x224`)
+    steps      denoising steps of a pipeline that makes pictures; None takes its own number
     """
 
     model: str
@@ -41,11 +49,12 @@ class Request:
     fidelity: str = "estimate"
     overrides: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         for name, (least, most) in LIMITS.items():
             value = getattr(self, name)
-            if value is None and name == "threads":
+            if value is None and name in ("threads", "steps"):
                 continue
             if isinstance(value, bool) or not isinstance(value, int):
                 raise StudyError(f"{name}: got {value!r}, expected a whole number")

@@ -65,10 +65,12 @@ def choose_profile(runtime: str | None, engine: str, weights: str | None = None,
 
 
 def network_runtime(engine: str) -> str:
-    """The runtime for an imported network when none is asked for: Core ML where it has a profile for the engine, else MLX."""
+    """The runtime for a network when none is asked for: Core ML where it has a profile for the engine, else what has one."""
     wanted = engine_name(engine)
     served = {p.engine for p in map(load_profile, profile_names()) if p.runtime == "coreml"}
-    return "coreml" if wanted == "auto" or wanted in served else "mlx"
+    if wanted == "auto" or wanted in served:
+        return "coreml"
+    return "llama.cpp" if wanted == "cpu" else "mlx"
 
 
 def _default_runtime(engine: str, weights: str | None) -> str:

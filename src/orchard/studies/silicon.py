@@ -64,7 +64,9 @@ def silicon(chip: str, *, overrides: tuple[str, ...] = ()) -> Silicon:
 def _warnings(soc: SoC, total_mm2: float) -> tuple[str, ...]:
     found = []
     if soc.id.startswith(("m5pro", "m5max", "m5ultra")):
-        found.append(f"{soc.id} is made of dies of different kinds; it is priced as equal dies, the split is not published")
+        found.append(
+            f"{soc.id} is made of dies of different kinds; it is priced as equal dies, the split is not published"
+        )
     if total_mm2 / soc.dies > 858.0:
         found.append(f"a die of {total_mm2 / soc.dies:,.0f} mm2 is larger than the 858 mm2 a lithography field holds")
     if soc.text("package.node") == "TSMC N2":

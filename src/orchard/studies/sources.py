@@ -12,8 +12,9 @@ from orchard.ir import Graph
 from orchard.studies.errors import StudyError
 from orchard.studies.request import Request
 from orchard.workloads import Model, apply_weights, load_model, weight_bytes
+from orchard.workloads.diffusion.pipelines import PIPELINES
 from orchard.workloads.networks import NETWORKS
-from orchard.workloads.registry import load_network
+from orchard.workloads.registry import load_network, load_pipeline
 
 DECODER_SYMBOLS = frozenset({"B", "T", "S"})
 LONGEST_NAME = 255
@@ -66,6 +67,8 @@ def open_model(request: Request) -> Model | ImportedModel:
     if not is_import(request.model):
         if request.inputs and request.model.lower() in NETWORKS:
             return load_network(request.model, *_image_size(request.inputs))
+        if request.inputs and request.model.lower() in PIPELINES:
+            return load_pipeline(request.model, *_image_size(request.inputs))
         if request.inputs:
             raise StudyError(
                 f"--input {request.inputs[0]!r}: {request.model} is built in; its sizes are --batch and --prompt"

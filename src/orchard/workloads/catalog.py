@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -23,6 +23,7 @@ from orchard.workloads.config import (
     Experts,
     GatedDelta,
     LatentAttention,
+    Mamba1,
     Mamba2,
     PerLayerEmbedding,
     SparseAttention,
@@ -43,6 +44,7 @@ _PARTS: Mapping[str, type] = {
     "mla": LatentAttention,
     "delta": GatedDelta,
     "mamba": Mamba2,
+    "selective": Mamba1,
     "sparse": SparseAttention,
     "per_layer_embedding": PerLayerEmbedding,
     "altup": AltUp,
@@ -110,11 +112,14 @@ def short_name(name: str) -> str:
     return min(own, key=lambda a: (len(a), a))
 
 
-def find(name: str) -> tuple[str, tuple[str, ...]]:
-    """(full name, other models that share the name). Raises ModelError with the nearest names for an unknown one."""
+def find(name: str, also: Iterable[str] = ()) -> tuple[str, tuple[str, ...]]:
+    """(full name, other models that share the name). Raises ModelError with the nearest names for an unknown one.
+
+    `also`: names of other kinds of models that it may have meant.
+    """
     found = _aliases().get(name.strip().lower())
     if found is None:
-        near = difflib.get_close_matches(name.strip().lower()[:100], list(_aliases()), n=3, cutoff=0.5)
+        near = difflib.get_close_matches(name.strip().lower()[:100], [*_aliases(), *also], n=3, cutoff=0.5)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
         raise ModelError(f"model {name[:80]!r} is not known{hint} (`orchard models` lists what is built in)")
     return found[0], found[1:]

@@ -7,6 +7,7 @@ A layer is a *mixer* (what moves information between tokens) and a *feed-forward
 | full | softmax attention over all cached tokens |
 | sliding | softmax attention over the last `window` tokens |
 | delta | gated DeltaNet linear attention with a short convolution (Qwen3-Next, Qwen3.5) |
+| mamba1 | Mamba: selective scan over channels (mamba-130m to 2.8b) |
 | mamba2 | Mamba-2 state-space layer (Nemotron-H) |
 | conv | gated short convolution (LFM2) |
 | csa, hca | compressed sparse attention of DeepSeek-V4, see `sparse.py` |
@@ -22,7 +23,7 @@ from typing import Any
 
 from orchard.workloads.errors import ModelError
 
-MIXERS = ("full", "sliding", "delta", "mamba2", "conv", "csa", "hca", "none")
+MIXERS = ("full", "sliding", "delta", "mamba1", "mamba2", "conv", "csa", "hca", "none")
 FEED_FORWARDS = ("dense", "moe", "none")
 NORMS = ("rmsnorm", "layernorm")
 GATED_MLPS = {"swiglu": "silu", "geglu": "gelu", "reglu": "relu"}
@@ -106,6 +107,21 @@ class Mamba2:
 
     def __post_init__(self) -> None:
         check_numbers(self, "mamba", ("heads", "head_dim", "state", "groups", "conv_kernel"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mamba1:
+    """Mamba (arXiv:2312.00752): per channel of `inner` a row of `state` elements; `rank` of the step size's projection."""
+
+    inner: int
+    state: int
+    rank: int
+    conv_kernel: int = 4
+    conv_bias: bool = True
+    bias: bool = False
+
+    def __post_init__(self) -> None:
+        check_numbers(self, "selective", ("inner", "state", "rank", "conv_kernel"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -232,6 +248,7 @@ class DecoderConfig:
     mla: LatentAttention | None = None
     delta: GatedDelta | None = None
     mamba: Mamba2 | None = None
+    selective: Mamba1 | None = None
     conv_kernel: int | None = None
     conv_bias: bool = False
     sparse: SparseAttention | None = None
@@ -277,6 +294,7 @@ class DecoderConfig:
             raise ModelError(f"{where}: {self.kv_shared_layers} kv_shared_layers of {self.layers} layers")
         needs = {
             "sliding": ("window", self.window), "delta": ("delta", self.delta), "mamba2": ("mamba", self.mamba),
+            "mamba1": ("selective", self.selective),
             "conv": ("conv_kernel", self.conv_kernel), "csa": ("sparse", self.sparse), "hca": ("sparse", self.sparse),
         }  # fmt: skip
         for mixer in set(self.mixers):
@@ -332,7 +350,13 @@ def expand_pattern(text: str, layers: int) -> tuple[str, ...]:
     return tuple(words[i % len(words)] for i in range(layers))
 
 
-BLOCKS = {"M": ("mamba2", "none"), "E": ("none", "moe"), "*": ("full", "none"), "-": ("none", "dense")}
+BLOCKS = {
+    "M": ("mamba2", "none"),
+    "S": ("mamba1", "none"),
+    "E": ("none", "moe"),
+    "*": ("full", "none"),
+    "-": ("none", "dense"),
+}
 """Letters of a Nemotron-H pattern: (mixer, feed-forward) of each layer."""
 
 

@@ -14,7 +14,7 @@ from orchard.workloads.attention import grouped_attention, latent_attention
 from orchard.workloads.blocks import Build
 from orchard.workloads.config import DecoderConfig
 from orchard.workloads.feedforward import dense, mixture
-from orchard.workloads.mixers import gated_delta, mamba2, short_conv
+from orchard.workloads.mixers import gated_delta, mamba1, mamba2, short_conv
 from orchard.workloads.sparse import close_streams, collapse_streams, open_streams, sparse_attention
 
 
@@ -116,13 +116,15 @@ def _layer(build: Build, x: Tensor, per_layer: Tensor | None, layer: int) -> Ten
     return x
 
 
-_MIXER_SCOPE = {"delta": "delta", "mamba2": "mamba", "conv": "conv"}
+_MIXER_SCOPE = {"delta": "delta", "mamba1": "mamba", "mamba2": "mamba", "conv": "conv"}
 
 
 def _mix(build: Build, x: Tensor, layer: int) -> Tensor:
     match build.config.mixer(layer):
         case "delta":
             return gated_delta(build, x, layer)
+        case "mamba1":
+            return mamba1(build, x, layer)
         case "mamba2":
             return mamba2(build, x, layer)
         case "conv":

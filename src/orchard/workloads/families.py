@@ -56,6 +56,7 @@ FAMILIES: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "phi": {
             **_LAYERNORM, **_ALL_BIASES, "parallel_block": True, "shared_norm": True, "head_bias": True, "rotary": 0.4,
         },
+        "mamba": {"positions": "none", "tied_embeddings": True},
         "phi3": {"fused_qkv": True, "fused_gate_up": True},
         "gpt2": {**_LAYERNORM, **_ALL_BIASES, "fused_qkv": True, "positions": "learned", "tied_embeddings": True},
         "gpt_neox": {**_LAYERNORM, **_ALL_BIASES, "fused_qkv": True, "parallel_block": True, "rotary": 0.25},

@@ -588,6 +588,27 @@ def _nemotron_h(f: Fields) -> dict[str, Any]:
     return read
 
 
+def _mamba(f: Fields) -> dict[str, Any]:
+    hidden, layers = f.integer("hidden_size"), f.integer("num_hidden_layers")
+    expand = f.integer("expand", default=2)
+    rank = -(-hidden // 16) if f.values.get("time_step_rank", "auto") == "auto" else f.integer("time_step_rank")
+    f.ignore(
+        "time_step_rank", "time_step_scale", "time_step_init_scheme", "hidden_act", "use_mambapy", "use_falcon_mambapy"
+    )
+    f.ignore("d_inner", "d_model", "fused_add_norm", "n_layer", "pad_vocab_size_multiple", "rms_norm", "ssm_cfg")
+    f.ignore("use_associative_scan")
+    return {
+        "layers": layers, "hidden": hidden, "heads": 1, "kv_heads": 1, "head_dim": hidden,
+        "vocab": f.integer("vocab_size"), "blocks": "S" * min(layers, LARGEST["layers"]),
+        "tied_embeddings": f.flag("tie_word_embeddings", default=True),
+        "selective": {
+            "inner": f.integer("intermediate_size", default=expand * hidden), "state": f.integer("state_size", default=16),
+            "rank": rank, "conv_kernel": f.integer("conv_kernel", default=4),
+            "conv_bias": f.flag("use_conv_bias", default=True), "bias": f.flag("use_bias", default=False),
+        },
+    }  # fmt: skip
+
+
 def _cohere(f: Fields) -> dict[str, Any]:
     read = _llama_windowed(f) if f.has("layer_types") or f.has("sliding_window") else _llama(f)
     read["qk_norm"] = "head" if f.flag("use_qk_norm", default=False) else "none"
@@ -673,6 +694,7 @@ READERS: Mapping[str, tuple[str, Reader]] = {
     "lfm2": ("lfm2", _lfm2),
     "lfm2_moe": ("lfm2_moe", _lfm2),
     "llama": ("llama", _llama),
+    "mamba": ("mamba", _mamba),
     "minicpm": ("minicpm", _scaled("scale_emb", "scale_depth", "dim_model_base")),
     "minicpm3": ("minicpm3", _mla),
     "ministral": ("mistral", _llama_windowed),

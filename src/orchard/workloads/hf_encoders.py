@@ -128,7 +128,9 @@ def _clip_vision(f: Fields) -> dict[str, Any]:
 
 def _clip_text(f: Fields) -> dict[str, Any]:
     text = Text(vocab=f.integer("vocab_size"), positions=f.integer("max_position_embeddings"), norm=False)
-    return {**_clip(f, text), "causal": True}
+    names = f.words("architectures", default=[])
+    width = f.integer("projection_dim", default=512) if names and names[0].endswith("WithProjection") else 0
+    return {**_clip(f, text), "causal": True, "projection": width}
 
 
 def _clip(f: Fields, source: Text | Image) -> dict[str, Any]:
@@ -148,7 +150,9 @@ def _clip_both(f: Fields) -> dict[str, Any]:
     width = f.integer("projection_dim", default=512)
     f.ignore("text_config_dict", "vision_config_dict", "tie_word_embeddings")
     text, vision = (Fields(f.table(f"{part}_config"), f"{f.where}: {part}_config") for part in ("text", "vision"))
-    partner = EncoderConfig(name="text", architecture="clip_text_model", projection=width, **_clip_text(text))
+    partner = EncoderConfig(
+        name="text", architecture="clip_text_model", **{**_clip_text(text), "projection": width}
+    )  # fmt: skip
     return {**_clip_vision(vision), "projection": width, "partner": partner}
 
 

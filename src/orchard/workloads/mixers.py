@@ -1,4 +1,4 @@
-"""Mixers with a state of fixed size: gated DeltaNet, Mamba-2, gated short convolution.
+"""Mixers with a state of fixed size: gated DeltaNet, Mamba and Mamba-2, gated short convolution.
 
 The recurrences are `scan` ops: `state` elements per sequence, `ops_per_step` per token and sequence. A scan reads its
 state operand (the last input) and produces the new one (its last output); both stay in place in memory.
@@ -43,6 +43,41 @@ def gated_delta(build: Build, x: Tensor, layer: int) -> Tensor:
     y = build.rmsnorm(y, E, layer, "y_norm")
     y = b.elementwise("mul", y, b.elementwise("silu", z), name="gate")
     return build.project("b t h e, h e m -> b t m", y, (H, E, M), name="out", part="ssm", layer=layer)
+
+
+def mamba1(build: Build, x: Tensor, layer: int) -> Tensor:
+    """Mamba: h = exp(dt A) h + dt B x, y = h C + D x, for every channel with a row of N state elements.
+
+    M model dim, I inner channels, N state dim, R rank of the step size. Per step 9*I*N + I: the count of VMamba's appendix
+    (arXiv:2401.10166, `9 B L D N` and the skip); runtimes scan it in order for one token and in chunks for a prompt.
+    """
+    b, config = build.b, build.config
+    mamba = config.selective
+    assert mamba is not None
+    B, T, M = build.batch, build.tokens, config.hidden
+    inner, N, R = mamba.inner, mamba.state, mamba.rank
+
+    def biased(width: int) -> tuple[int, ...] | None:
+        return (width,) if mamba.bias else None
+
+    spec = "b t m, m e -> b t e"
+    xz = build.project(spec, x, (M, 2 * inner), name="in", part="ssm", layer=layer, bias=biased(2 * inner))
+    xs, z = b.split(xz, (B, T, inner), (B, T, inner), name="in_parts")
+    xs = b.elementwise("silu", causal_conv(build, xs, inner, mamba.conv_kernel, layer, bias=mamba.conv_bias))
+    dbc = build.project(spec, xs, (inner, R + 2 * N), name="select", part="ssm", layer=layer)
+    rank, Bs, Cs = b.split(dbc, (B, T, R), (B, T, N), (B, T, N), name="select_parts")
+    dt = build.project(spec, rank, (R, inner), name="dt", part="ssm", layer=layer, bias=(inner,))
+    dt = b.elementwise("softplus", dt, name="dt_step")
+    rate = b.weight("a_log", (inner, N), part="other", layer=layer)
+    skip = b.weight("d", (inner,), part="other", layer=layer)
+    state = b.state("ssm_state", (B, inner, N), format="f32", part="recurrent", layer=layer)
+    y, _ = b.op(
+        "scan", [xs, dt, Bs, Cs, rate, skip, state], [(B, T, inner), state.shape], name="ssm",
+        formats=[b.activations, "f32"],
+        attrs={"fn": "mamba1", "state": inner * N, "ops_per_step": 9 * inner * N + inner},
+    )  # fmt: skip
+    y = b.elementwise("mul", y, b.elementwise("silu", z), name="gate")
+    return build.project("b t i, i m -> b t m", y, (inner, M), name="out", part="ssm", layer=layer, bias=biased(M))
 
 
 def mamba2(build: Build, x: Tensor, layer: int) -> Tensor:

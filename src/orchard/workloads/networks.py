@@ -39,6 +39,10 @@ SOURCES: Mapping[str, str] = {
     "iformer": "ChuanyangZheng/iFormer, README.md",
     "sbcformer": "xyongLu/SBCFormer, models/sbcformer.py, counted by torch.utils.flop_counter",
     "shvit": "ysj9909/SHViT, README.md",
+    "ultralytics": "ultralytics/ultralytics, docs/en/models/yolov8.md (FLOPs are twice the MACs)",
+    "darknet": "pjreddie.com/darknet/yolo (BFLOPs 65.86 and 5.56 are twice the MACs; parameters from the sizes of the weights)",
+    "mobilenet-v2": "arXiv:1801.04381, table 7",
+    "transformers": "the class of transformers 5.24 with the published configuration, counted by torch.utils.flop_counter",
     "diffusers": "the class of diffusers 0.42 with the published configuration, counted by torch.utils.flop_counter",
 }
 
@@ -110,7 +114,8 @@ def _option(text: str) -> Option:
 _RENAMED = (
     (r" backbone\Z", ""), (r"\Amobilenet[-_]?v", "mobilenet-v"), (r"\A(mobilevit|mobilevig|ghostnet|efficientformer)v", r"\1-v"),
     (r"\Amobilenet-v3-l-", "mobilenet-v3-large-"), (r"v3-small\Z", "v3-small-1.0"), (r"-hybrid-medium\Z", "-hybrid-m"),
-    (r"\A(resnet|vgg|densenet)-?(\d+)(_v1|_bn)?\Z", r"\1\2"), (r"\Anext-vit", "nextvit"), (r" image encoder\Z", "-image"),
+    (r"\A(resnet|vgg|densenet)-?(\d+)(_v1|_bn)?\Z", r"\1\2"), (r"\Anext-vit", "nextvit"), (r"/", "-"),
+    (r"\Adeeplabv3-mobilenet-?v2", "deeplab-v3-mobilenet-v2"), (r" image encoder\Z", "-image"),
     (r"([0-9])x\Z", r"\1"),
 )  # fmt: skip
 """How papers and tables of measurements write names, and how we do."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from functools import lru_cache
 from math import prod
 
@@ -30,10 +31,10 @@ def apply_weights(graph: Graph, scheme_name: str) -> Graph:
     return graph.with_formats(formats)
 
 
-def weight_bytes(graph: Graph) -> int:
-    """Bytes of all weights as stored, scales and tables included, tied ones once."""
+def weight_bytes(graph: Graph, without: Collection[str] = ()) -> int:
+    """Bytes of all weights as stored, scales and tables included, tied ones once. `without`: names that do not count."""
     shapes = weight_shapes(graph)
-    return sum(_bytes(w.format, shapes[w.name]) for w in graph.weights)
+    return sum(_bytes(w.format, shapes[w.name]) for w in graph.weights if w.name not in without)
 
 
 @lru_cache(maxsize=16384)

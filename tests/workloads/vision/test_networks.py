@@ -82,7 +82,10 @@ def test_an_unknown_network_names_its_neighbour():
         ("ResNet50 backbone", "resnet50"), ("FastViT-SA24", "fastvit-sa24"), ("iFormer-M", "iformer-m"),
         ("EfficientFormerV2-S0", "efficientformer-v2-s0"), ("MobileNetV4-Hybrid-M", "mobilenet-v4-hybrid-m"),
         ("MobileNet_V2-1.0x", "mobilenet-v2-1.0"), ("VGG16_BN", "vgg16"), ("Next-ViT-S backbone", "nextvit-s"),
-        ("RepNeXt-M0E", "repnext-m0e"), ("ObjectDetector (Create ML)", None),
+        ("RepNeXt-M0E", "repnext-m0e"), ("MobileCLIP-L/14 image encoder", "mobileclip-l-14-image"),
+        ("YOLOv3-Tiny", "yolov3-tiny"),
+        ("DeepLabV3-MobileNetV2", "deeplab-v3-mobilenet-v2"), ("DeepLabV3+ MobileNetV2", None),
+        ("ObjectDetector (Create ML)", None),
     ],
 )  # fmt: skip
 def test_measured_names_are_built_in_networks(measured, built_in):

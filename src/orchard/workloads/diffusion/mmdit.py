@@ -41,7 +41,7 @@ def _block(n: Net, x: Tensor, text: Tensor, condition: Tensor, c: int, *, last: 
     shift, scale, gate, shift2, scale2, gate2 = _modulation(n, condition, 6, c)
     their = _modulation(n, condition, 2 if last else 6, c)
     sides = (_modulated(n, text, their[0], their[1]), _modulated(n, x, shift, scale))
-    q, k, v = (_joined(n, *(n.dense(side, c) for side in sides)) for _ in range(3))
+    q, k, v = (n.concat(*(n.dense(side, c) for side in sides), axis=1) for _ in range(3))
     y = attention(n, q, k, v, c // 64)
     own = n.dense(n.move(y, x.shape, "slice"), c)
     x = _feed(n, n.add(x, n.mul(own, gate)), shift2, scale2, gate2, c)
@@ -65,11 +65,3 @@ def _modulation(n: Net, condition: Tensor, count: int, c: int) -> tuple[Tensor, 
 def _modulated(n: Net, x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """A layer norm without weights, times 1 + scale, plus shift: one fused multiply-add per element."""
     return n.b.elementwise("affine", n.b.norm("layernorm", x), scale, shift)
-
-
-def _joined(n: Net, *parts: Tensor) -> Tensor:
-    batch, length, c = parts[0].shape
-    for part in parts[1:]:
-        length = length + part.shape[1]
-    shape = (batch, length, c)
-    return n.b.op("move", list(parts), [shape], name="concat", attrs={"fn": "concat"})[0]

@@ -13,22 +13,24 @@ from orchard.workloads.diffusion.attention import attention
 from orchard.workloads.vision.net import Net
 
 TEXT_TOKENS = 77
-LAYERS = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
-    """widths, transformer blocks and heads per level (0 blocks: convolutions alone); text: width of the prompt."""
+    """widths, transformer blocks and heads per level (0 blocks: convolutions alone); text: width of the prompt; layers:
+    blocks per level on the way down, one more on the way up."""
 
     widths: tuple[int, ...]
     blocks: tuple[int, ...]
     heads: tuple[int, ...]
     text: int
     added: int = 0
+    layers: int = 2
 
 
 SHAPES = {
     "sd1": Shape(widths=(320, 640, 1280, 1280), blocks=(1, 1, 1, 0), heads=(8, 8, 8, 8), text=768),
+    "small": Shape(widths=(320, 640, 1280, 1280), blocks=(1, 1, 1, 0), heads=(8, 8, 8, 8), text=768, layers=1),
     "sd2": Shape(widths=(320, 640, 1280, 1280), blocks=(1, 1, 1, 0), heads=(5, 10, 20, 20), text=1024),
     "xl": Shape(widths=(320, 640, 1280), blocks=(0, 2, 10), heads=(5, 10, 20), text=2048, added=2816),
 }
@@ -44,7 +46,7 @@ def unet(name: str, height: int, width: int, *, version: str) -> Graph:
         x = n.conv(n.image, shape.widths[0], 3)
     skips = [x]
     for level, c in enumerate(shape.widths):
-        for index in range(LAYERS):
+        for index in range(shape.layers):
             with n.b.scope(f"down{level}.{index}"):
                 x = _level(n, x, c, time, text, shape, level)
                 skips.append(x)
@@ -57,7 +59,7 @@ def unet(name: str, height: int, width: int, *, version: str) -> Graph:
         x = _transformer(n, x, text, shape.heads[-1], max(1, shape.blocks[-1]))
         x = _residual(n, x, shape.widths[-1], time)
     for level, c in reversed(list(enumerate(shape.widths))):
-        for index in range(LAYERS + 1):
+        for index in range(shape.layers + 1):
             with n.b.scope(f"up{level}.{index}"):
                 x = _level(n, n.concat(x, skips.pop()), c, time, text, shape, level)
         if level:

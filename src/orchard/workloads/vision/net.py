@@ -133,9 +133,9 @@ class Net:
         y = self.b.einsum("b g t s, h g -> b h t s", x, w, name="talking")
         return self.b.elementwise("add", y, self._weight(self.b._fresh("talking_b"), (heads, 1, 1), "bias"))
 
-    def concat(self, *parts: Tensor) -> Tensor:
-        channels = sum(_int(p.shape[1]) for p in parts)
-        shape = (parts[0].shape[0], channels, *parts[0].shape[2:])
+    def concat(self, *parts: Tensor, axis: int = 1) -> Tensor:
+        size = sum(_int(p.shape[axis]) for p in parts)
+        shape = tuple(size if i == axis else s for i, s in enumerate(parts[0].shape))
         return self.b.op("move", list(parts), [shape], name="concat", attrs={"fn": "concat"})[0]
 
     def move(self, x: Tensor, shape: tuple[object, ...], fn: str = "transpose") -> Tensor:
@@ -147,8 +147,9 @@ class Net:
         s = self.conv(self.global_pool(x), inner, act=act, bias=bias)
         return self.mul(x, self.conv(s, _int(x.shape[1]), act=gate, bias=bias))
 
-    def layer_norm(self, x: Tensor) -> Tensor:
-        width = x.shape[1] if len(x.shape) == 4 else x.shape[-1]
+    def layer_norm(self, x: Tensor, *, last: bool = False) -> Tensor:
+        """Over the channels of an image [B, C, H, W], over the last axis of anything else, or where `last` says so."""
+        width = x.shape[1] if len(x.shape) == 4 and not last else x.shape[-1]
         parameters = [self._weight(self.b._fresh(f"norm_{k}"), (width,), "norm") for k in ("w", "b")]
         return self.b.norm("layernorm", x, *parameters)
 

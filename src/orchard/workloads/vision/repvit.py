@@ -14,6 +14,17 @@ SIZES = {
 
 def repvit(name: str, height: int, width: int, *, size: str) -> Graph:
     n = Net(name, height, width)
+    return n.classify(_features(n, size))
+
+
+def repvit_sam(name: str, height: int, width: int, *, size: str) -> Graph:
+    """The image encoder of RepViT-SAM (arXiv:2312.05760): the features, and the neck of Segment Anything."""
+    n = Net(name, height, width)
+    x = n.layer_norm(n.conv(_features(n, size), 256, bias=False))
+    return n.build(n.layer_norm(n.conv(x, 256, 3, bias=False)))
+
+
+def _features(n: Net, size: str) -> Tensor:
     widths, blocks = SIZES[size]
     x = n.conv(n.conv(n.image, widths[0] // 2, 3, 2, act="gelu"), widths[0], 3, 2)
     for stage, (channels, count) in enumerate(zip(widths, blocks)):
@@ -22,7 +33,7 @@ def repvit(name: str, height: int, width: int, *, size: str) -> Graph:
             x = _channels(n, x)
         for index in range(count):
             x = _mix(n, x, squeeze=index % 2 == 0 and index < count - 1)
-    return n.classify(x)
+    return x
 
 
 def _mix(n: Net, x: Tensor, *, squeeze: bool) -> Tensor:

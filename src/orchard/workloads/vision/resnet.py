@@ -10,12 +10,17 @@ LAYERS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 def resnet(name: str, height: int, width: int, *, depth: int) -> Graph:
     n = Net(name, height, width)
+    return n.classify(features(n, depth))
+
+
+def features(n: Net, depth: int) -> Tensor:
+    """The last features, a 32nd of the image's side."""
     x = n.pool(n.conv(n.image, 64, 7, 2, act="relu"), "max", 3, 2)
     for stage, blocks in enumerate(LAYERS[depth]):
         for index in range(blocks):
             stride = 2 if stage and not index else 1
             x = (_bottleneck if depth >= 50 else _basic)(n, x, 64 << stage, stride)
-    return n.classify(x)
+    return x
 
 
 def _basic(n: Net, x: Tensor, width: int, stride: int) -> Tensor:

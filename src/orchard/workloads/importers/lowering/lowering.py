@@ -292,9 +292,9 @@ class Lowering(Layout):
             outputs.append(
                 self.one(
                     "scan", [projected, r], [t, b, hidden], x.format, fn=fn,
-                    state=b * (hidden * (2 if fn == "lstm" else 1)),
-                    ops_per_step=b * (2 * gates * hidden * hidden + gates * hidden * 4),
-                    steps=t, macs=t * b * (gates * hidden * hidden),
+                    state=hidden * (2 if fn == "lstm" else 1), time_axis=0,
+                    ops_per_step=2 * gates * hidden * hidden + gates * hidden * 4,
+                    macs=t * b * (gates * hidden * hidden),
                 )
             )  # fmt: skip
         y = outputs[0] if d == 1 else self.concat(outputs, 2)
