@@ -130,7 +130,7 @@ class _Columns:
 
 
 class Batch:
-    """Cases that share a profile (and thread count), priced together."""
+    """Cases that share a profile and its rules (thread count and the like), priced together."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
         self.profile = cases[0].profile
@@ -180,9 +180,9 @@ class CaseSet:
     @classmethod
     def of(cls, cases: Iterable[Case]) -> CaseSet:
         found = tuple(cases)
-        groups: dict[tuple[str, Any], list[int]] = {}
+        groups: dict[tuple[str, str], list[int]] = {}
         for index, case in enumerate(found):
-            groups.setdefault((case.profile.name, case.profile.rules.get("threads")), []).append(index)
+            groups.setdefault((case.profile.name, repr(case.profile.rules)), []).append(index)
         batches = tuple((Batch([found[i] for i in group]), np.array(group)) for group in groups.values())
         return cls(found, batches)
 
