@@ -129,7 +129,7 @@ FORMATS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 def _kernel_case(record: Record) -> Case | str:
     if record["metric"] not in ("ms", "gflops"):
         return f"metric {record['metric']}"
-    if record["dtype"] not in FORMATS:
+    if record["dtype"] not in FORMATS or (record["engine"] == "cpu" and record["dtype"] != "fp32"):
         return "number format of a kernel without a rule"
     if record["notes"].startswith(("trust=C", "trust=D")):
         return "trust C or D"
@@ -140,12 +140,16 @@ def _kernel_case(record: Record) -> Case | str:
         runtime = "mlx"
     elif record["engine"] == "gpu" and (library == "MPS" or library.startswith("PyTorch MPS")):
         runtime = "mps"
-    elif record["engine"] == "cpu" and library in ("Accelerate", "numpy BLAS", "PyTorch CPU", "numpy/torch CPU"):
+    elif record["engine"] == "cpu" and library == "numpy/torch CPU":
+        return "numpy or torch on a CPU, BLAS not stated: runs at the rate of the SIMD units"
+    elif record["engine"] == "cpu" and library in ("Accelerate", "numpy BLAS", "PyTorch CPU", "ggml + Accelerate BLAS"):
         runtime = "accelerate"
+    elif record["engine"] == "cpu" and library.startswith("MLX CPU"):
+        runtime = "mlx-cpu"
     else:
         return f"{record['engine']} through {library.split(' 0')[0]}: no profile of single operations"
     builder = OPS.get(record["op"])
-    if builder is None or (runtime == "accelerate" and record["op"] != "gemm"):
+    if builder is None or (record["engine"] == "cpu" and record["op"] not in ("gemm", "gemm_bias")):
         return f"op {record['op']} has no rule"
     built = builder(record["shape"], FORMATS[record["dtype"]])
     if built is None:
@@ -155,8 +159,8 @@ def _kernel_case(record: Record) -> Case | str:
         return "rate of an op without products"
     value = float(record["value"])
     seconds = value / 1e3 if record["metric"] == "ms" else 2.0 * macs / (value * 1e9)
-    engine = "cpu" if runtime == "accelerate" else "gpu"
-    date = build_of(library, record["notes"]) if engine == "gpu" else ""
+    engine = record["engine"]
+    date = "" if runtime == "accelerate" else build_of(library, record["notes"])
     made = _case(
         record, graph, f"{runtime}@{date}" if date else runtime, engine, seconds,
         kernel_stratum(engine, record["op"], seconds), record["op"], "ops",
