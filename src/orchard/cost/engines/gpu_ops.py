@@ -7,8 +7,8 @@ The unit of arithmetic is the lane cycle (one FP32 lane for one clock, one MAC).
 **Products** run as blocks of `tile_rows` x `tile_columns`, dealt to the cores; a product with few blocks and a long reduction
 is cut along the reduction (`split_most` parts). The last round leaves cores idle (`tail` rounds), each block starts and ends with
 loads and stores that hide nothing (`half_depth` MACs per output). Half precision moves half the bytes between registers and
-threadgroup memory (`half_gain`); GPUs before M3 have no BF16 arithmetic and convert (`bf16_share`). Builds of MPS before 2025 run products with a
-fused bias or with fewer columns than a block through a general kernel on those GPUs (`general_share`).
+threadgroup memory (`half_gain`); GPUs before M3 have no BF16 arithmetic and convert (`bf16_share`). Builds of MPS before 2025
+run products with a fused bias, or with fewer columns than a block, through a general kernel on those GPUs (`general_share`).
 
 **Convolutions** take one of the routes that the library's own dispatch knows (rules of the profile, read in its source):
 
@@ -18,10 +18,11 @@ fused bias or with fewer columns than a block through a general kernel on those 
 * input channels up to `small_channels`: the same with a reduction of few taps, `small_channel_cycles` per MAC;
 * otherwise `naive` (one output per lane, `naive_cycles` per MAC) or `explicit` (unfolded to memory, then a product).
 
-GPUs that start integer and float work in one cycle (A17 Pro, M3 and later) hide part of the index arithmetic (`conv_coissue`).
+GPUs that start integer and float work in one cycle (A17 Pro, M3 and later) hide part of the index arithmetic
+(`conv_coissue`).
 
-**Attention** that the lowering fuses is one kernel at `attention_efficiency`; else it is two products and a softmax. A stand-alone
-softmax moves its operands `softmax_passes` times.
+**Attention** that the lowering fuses is one kernel at `attention_efficiency`; else it is two products and a softmax. A
+stand-alone softmax moves its operands `softmax_passes` times.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ def gpu_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: Mapp
         unfolded = np.where(convolution, unfolded, 0.0)
     rate = _dense_rate(k, hw, p, lanes)
     attention = k.mask("attention")
-    compute = cycles / rate + np.where(attention, k.macs * p["product_efficiency"] / p["attention_efficiency"], 0.0) / rate
+    compute = (
+        cycles / rate + np.where(attention, k.macs * p["product_efficiency"] / p["attention_efficiency"], 0.0) / rate
+    )
     compute = compute + np.where(k.mask("vector", "scan"), k.vector_ops * p["element_cycles"], 0.0) / lanes
     moved = k.weight_bytes + k.state_bytes + k.input_bytes + k.output_bytes + unfolded
     moved = moved * np.where(_softmax(k), p["softmax_passes"], 1.0)
@@ -101,7 +104,8 @@ def _product_cycles(
     general = (k.vector_ops > 0) | (columns < float(rules["tile_columns"]))
     share = np.where(general & (hw["gpu.coissue"] < 2.0), p["general_share"], 1.0)
     block = tile_rows * tile_columns * (k.depth / parts + p["half_depth"])
-    return (blocks * parts + p["tail"] * cores) * block / share
+    cycles: Array = (blocks * parts + p["tail"] * cores) * block / share
+    return cycles
 
 
 def _edge(size: Array, largest: Any) -> Any:
