@@ -2,7 +2,7 @@ import pytest
 
 from orchard.studies.errors import StudyError
 from orchard.studies.predict import predict
-from orchard.studies.suites import load_suite
+from orchard.studies.suites import build_of, load_suite
 from orchard.studies.validate import validate
 
 
@@ -21,6 +21,34 @@ def test_kernel_rows_are_scored_or_left_out_with_a_reason():
     assert all(suite.left_out)
     gemm = next(s for s in validate("kernels").strata if s.name == "CPU GEMM" and s.part == "fit")
     assert gemm.median_error <= 0.20
+
+
+def test_gpu_products_reach_their_target_on_left_out_generations():
+    found = next(
+        s for s in validate("kernels").strata if s.name == "GPU products above 0.3 ms" and s.part == "left-out chip"
+    )
+    assert found.median_error <= 0.15
+    assert found.median_error < 0.5 * found.naive_median
+
+
+@pytest.mark.parametrize(
+    ("library", "notes", "date"),
+    [
+        ("MLX 0.20.0", "trust=B; M4 mlx: 0.20.0", "2024-11"),
+        ("PyTorch MPS 2.1.2", "trust=B; mlx 0.12.2 torch 2.1.2", "2024-05"),
+        ("PyTorch MPS n/a", "trust=B; M3 - mlx 0.30.1", "2025-09"),
+        ("MLX n/a", "trust=B; M1", "2024-01"), ("PyTorch MPS", "trust=B", ""), ("MLX unfused", "trust=A", "2024-11"),
+    ],
+)  # fmt: skip
+def test_a_row_takes_the_date_of_its_build(library, notes, date):
+    assert build_of(library, notes) == date
+
+
+def test_an_unfused_row_has_separate_attention_kernels():
+    rows = {c.row.id: c for c in load_suite("kernels").cases if c.family == "attention"}
+    kinds = [{k.kind for k in c.table.kernels} for c in rows.values()]
+    assert {"attention"} in kinds
+    assert any("attention" not in found for found in kinds)
 
 
 def test_suites_score_packaged_rows_only(tmp_path):

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from orchard.cost.engines import ane, ane_nets, cpu, gpu, single_ops
+from orchard.cost.engines import ane, ane_nets, cpu, cpu_ops, gpu, gpu_ops
 from orchard.cost.errors import ProfileError
 from orchard.cost.lower import KernelArrays, KernelTable
 from orchard.cost.profile import Profile
@@ -25,8 +25,8 @@ MODELS: dict[str, EngineModel] = {
     "cpu": cpu.kernel_times,
     "ane": ane.kernel_times,
     "ane-nets": ane_nets.kernel_times,
-    "gpu-ops": single_ops.gpu_times,
-    "cpu-ops": single_ops.cpu_times,
+    "gpu-ops": gpu_ops.gpu_times,
+    "cpu-ops": cpu_ops.cpu_times,
 }
 
 

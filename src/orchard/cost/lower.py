@@ -99,6 +99,7 @@ class Lowering:
     """Fusion and launch rules of a runtime.
 
     fused_attention   scores, softmax and values run as one kernel and the scores stay on chip
+    fused_head_most   query-key dims per head up to which attention is one kernel (0: any)
     chains            runs of op tokens (`kind` or `kind.fn`) that become one kernel when each feeds only the next
     epilogues         tokens that fold into the Einsum that feeds them
     concurrent        independent kernels overlap, so a wait happens once per dependency level
@@ -106,6 +107,7 @@ class Lowering:
     """
 
     fused_attention: bool = True
+    fused_head_most: int = 0
     chains: tuple[tuple[str, ...], ...] = ()
     epilogues: tuple[str, ...] = ()
     concurrent: bool = False
@@ -302,11 +304,20 @@ class _Grouper:
                 return ()
             run.append(following)
             if following.kind == "einsum":
-                return tuple(run) if any(o.kind == "softmax" for o in run) else ()
+                fits = any(o.kind == "softmax" for o in run) and self._head_fits(scores)
+                return tuple(run) if fits else ()
             if following.kind not in ("softmax", "elementwise", "view", "move"):
                 return ()
             current = following
         return ()
+
+    def _head_fits(self, scores: Op) -> bool:
+        most = self.rules.fused_head_most
+        if not most:
+            return True
+        sizes = einsum_sizes(scores, self.graph.inputs_of(scores), self.graph.outputs_of(scores))
+        head = product(s for d, s in sizes.items() if d not in ("b", "t", "s", "g", "r", "h"))
+        return isinstance(head, int) and head <= most
 
     def _with_epilogue(self, op: Op) -> tuple[Op, ...]:
         run = [op]
@@ -362,7 +373,8 @@ def _kernel(graph: Graph, group: tuple[Op, ...], rules: Lowering, cached: frozen
         extra["sequences"], extra["tokens"] = scan_sizes(scan, graph.inputs_of(scan))
         extra["part"] = str(scan.attrs["fn"])
     elif len(group) == 1 and head.kind == "softmax":
-        extra["part"] = "softmax"  # a softmax of its own reads its input more than once
+        # A softmax of its own may read its input more than once; that of attention is tuned with its products.
+        extra["part"] = "scores" if "pairs" in head.attrs else "softmax"
     return Kernel(
         kind=kind,
         vector_ops=total.vector_ops,

@@ -130,6 +130,7 @@ def parse_profile(data: Mapping[str, Any], name: str) -> Profile:
         rules = dict(data["lowering"])
         lowering = Lowering(
             fused_attention=bool(rules.get("fused_attention", True)),
+            fused_head_most=int(rules.get("fused_head_most", 0)),
             chains=tuple(tuple(c) for c in rules.get("chains", ())),
             epilogues=tuple(rules.get("epilogues", ())),
             concurrent=bool(rules.get("concurrent", False)),

@@ -35,7 +35,7 @@ class Terms:
         return Terms(self.compute + other.compute, self.memory + other.memory, self.dispatch + other.dispatch)
 
 
-def overlapped(compute: Array, memory: Array, sharpness: float) -> tuple[Array, Array]:
+def overlapped(compute: Array, memory: Array, sharpness: float | Array) -> tuple[Array, Array]:
     """Compute and memory time that overlap imperfectly, as two shares of t = (c^p + m^p)^(1/p).
 
     p -> infinity is the roofline's max; smaller p rounds the ridge, as a machine does that hides one behind the other only

@@ -29,7 +29,8 @@ Array = npt.NDArray[np.float64]
 
 HARDWARE = (
     "gpu.fp32", "gpu.fp16", "gpu.coissue", "gpu.cores", "gpu.clock", "gpu.matrix.fp16", "dram.bandwidth", "package.dies",
-    "cpu.s.cores", "cpu.p.cores", "cpu.e.cores", "cpu.e.neon_fp32", "cpu.neon.fp32", "cpu.s.clock", "cpu.p.clock",
+    "cpu.s.cores", "cpu.p.cores", "cpu.e.cores", "cpu.s.clusters", "cpu.p.clusters",
+    "cpu.e.neon_fp32", "cpu.neon.fp32", "cpu.s.clock", "cpu.p.clock",
     "cpu.bandwidth", "cpu.matrix.fp32", "ane.fp16", "ane.engines", "ane.cores", "ane.clock", "ane.weight_bandwidth",
     "ane.activation_bandwidth", "ane.operand_limit",
 )  # fmt: skip
@@ -130,7 +131,7 @@ class _Columns:
 
 
 class Batch:
-    """Cases that share a profile (and thread count), priced together."""
+    """Cases that share a profile and its rules (thread count and the like), priced together."""
 
     def __init__(self, cases: Sequence[Case]) -> None:
         self.profile = cases[0].profile
@@ -180,9 +181,9 @@ class CaseSet:
     @classmethod
     def of(cls, cases: Iterable[Case]) -> CaseSet:
         found = tuple(cases)
-        groups: dict[tuple[str, Any], list[int]] = {}
+        groups: dict[tuple[str, str], list[int]] = {}
         for index, case in enumerate(found):
-            groups.setdefault((case.profile.name, case.profile.rules.get("threads")), []).append(index)
+            groups.setdefault((case.profile.name, repr(case.profile.rules)), []).append(index)
         batches = tuple((Batch([found[i] for i in group]), np.array(group)) for group in groups.values())
         return cls(found, batches)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 
 from orchard.cost.bound import phase_bound
 from orchard.cost.evaluate import Call
 from orchard.cost.lower import lower
+from orchard.cost.profile import Profile, load_profile
 from orchard.hw import HardwareArrays, find_chip, load_chip
 from orchard.ir import Builder, Graph, Tensor
 from orchard.studies.cases import Case
@@ -128,7 +129,7 @@ FORMATS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
 def _kernel_case(record: Record) -> Case | str:
     if record["metric"] not in ("ms", "gflops"):
         return f"metric {record['metric']}"
-    if record["dtype"] not in FORMATS:
+    if record["dtype"] not in FORMATS or (record["engine"] == "cpu" and record["dtype"] != "fp32"):
         return "number format of a kernel without a rule"
     if record["notes"].startswith(("trust=C", "trust=D")):
         return "trust C or D"
@@ -139,12 +140,16 @@ def _kernel_case(record: Record) -> Case | str:
         runtime = "mlx"
     elif record["engine"] == "gpu" and (library == "MPS" or library.startswith("PyTorch MPS")):
         runtime = "mps"
-    elif record["engine"] == "cpu" and library in ("Accelerate", "numpy BLAS", "PyTorch CPU", "numpy/torch CPU"):
+    elif record["engine"] == "cpu" and library == "numpy/torch CPU":
+        return "numpy or torch on a CPU, BLAS not stated: runs at the rate of the SIMD units"
+    elif record["engine"] == "cpu" and library in ("Accelerate", "numpy BLAS", "PyTorch CPU", "ggml + Accelerate BLAS"):
         runtime = "accelerate"
+    elif record["engine"] == "cpu" and library.startswith("MLX CPU"):
+        runtime = "mlx-cpu"
     else:
         return f"{record['engine']} through {library.split(' 0')[0]}: no profile of single operations"
     builder = OPS.get(record["op"])
-    if builder is None or (runtime == "accelerate" and record["op"] != "gemm"):
+    if builder is None or (record["engine"] == "cpu" and record["op"] not in ("gemm", "gemm_bias")):
         return f"op {record['op']} has no rule"
     built = builder(record["shape"], FORMATS[record["dtype"]])
     if built is None:
@@ -154,10 +159,45 @@ def _kernel_case(record: Record) -> Case | str:
         return "rate of an op without products"
     value = float(record["value"])
     seconds = value / 1e3 if record["metric"] == "ms" else 2.0 * macs / (value * 1e9)
-    engine = "cpu" if runtime == "accelerate" else "gpu"
-    return _case(
-        record, graph, runtime, engine, seconds, kernel_stratum(engine, record["op"], seconds), record["op"], "ops"
-    )
+    engine = record["engine"]
+    date = "" if runtime == "accelerate" else build_of(library, record["notes"])
+    made = _case(
+        record, graph, f"{runtime}@{date}" if date else runtime, engine, seconds,
+        kernel_stratum(engine, record["op"], seconds), record["op"], "ops",
+    )  # fmt: skip
+    if isinstance(made, Case) and library.endswith("unfused"):
+        profile = unfused(made.profile.name)
+        return replace(made, profile=profile, table=lower(graph, profile.lowering))
+    return made
+
+
+BUILDS = ((0.29, "2025-09"), (0.2, "2024-11"), (0.12, "2024-05"), (0.05, "2024-03"), (0.0, "2024-02"))
+"""MLX versions (0.20.0 as 0.20) and when they appeared."""
+
+LIBRARY_DATES = {"MLX fused": "2024-11", "MLX unfused": "2024-11", "MLX (before fused Winograd)": "2025-01"}
+"""Rows of pull requests 1610 and 1803 of MLX."""
+
+
+def build_of(library: str, notes: str) -> str:
+    """The date of the build that a row timed, empty where nothing says it (the newest profile answers then).
+
+    Rows of one benchmark run share a machine and a day, so a PyTorch row takes the date of the MLX version named beside it. The
+    runs that name no version are the first ones of that benchmark, before MLX 0.2.
+    """
+    if library in LIBRARY_DATES:
+        return LIBRARY_DATES[library]
+    version = re.search(r"mlx:? 0\.(\d+)", notes) or re.search(r"MLX 0\.(\d+)", library)
+    if version is None:
+        return "2024-01" if library.endswith("n/a") else ""
+    minor = int(version.group(1))
+    return next(date for least, date in BUILDS if minor >= round(least * 100))
+
+
+@lru_cache(maxsize=4)
+def unfused(name: str) -> Profile:
+    """The profile with attention as separate kernels."""
+    profile = load_profile(name)
+    return replace(profile, lowering=replace(profile.lowering, fused_attention=False))
 
 
 def kernel_stratum(engine: str, op: str, seconds: float) -> str:
@@ -183,6 +223,8 @@ def _gemm(shape: str, fmt: str) -> tuple[Graph, int] | None:
         y = b.einsum("b m k, b k n -> b m n", x, b.input("w", (batch, s["k"], s["n"])))
     else:
         y = b.linear(x, b.weight("w", (s["k"], s["n"]), part="other", format=fmt))
+    if "bias" in shape:
+        y = b.elementwise("add", y, b.weight("bias", (s["n"],), part="other", format=fmt))
     return b.build([y]), batch * s["m"] * s["n"] * s["k"]
 
 
@@ -209,8 +251,9 @@ def _attention(shape: str, fmt: str) -> tuple[Graph, int] | None:
     b = Builder("attention", activations=fmt)
     q = b.input("q", (batch, s["q"], heads, 1, s["d"]))
     k, v = (b.input(n, (batch, s["kv"], heads, s["d"])) for n in "kv")
-    scores = b.einsum("b t g r d, b s g d -> b g r t s", q, k)
-    y = b.einsum("b g r t s, b s g d -> b t g r d", b.softmax(scores), v)
+    pairs = s["q"] * s["kv"]
+    scores = b.einsum("b t g r d, b s g d -> b g r t s", q, k, pairs=pairs)
+    y = b.einsum("b g r t s, b s g d -> b t g r d", b.softmax(scores, pairs=pairs), v, pairs=pairs)
     return b.build([y]), 2 * batch * heads * s["q"] * s["kv"] * s["d"]
 
 

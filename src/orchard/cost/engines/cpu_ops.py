@@ -1,0 +1,52 @@
+"""CPU model of single operations as array libraries launch them.
+
+A product runs on the matrix units (AMX, SME), one per cluster, at `matrix_efficiency` of their peak (a second die adds
+`second_die` of its own). A small product fills them in part: `half_side` is the narrow side and `half_work` the MACs at which
+half the rate is reached; below `parallel_work` MACs it stays on the unit of one cluster. One row or column is a matrix-vector
+product, bound by bytes. Beside the arithmetic stand the bytes at `stream_efficiency` of the CPU's bandwidth, the first touch of
+a result that the library has just allocated (`fresh_bytes_per_cycle` of a cluster), and the layout of a bias before products are
+added to it (`bias_bytes_per_cycle` of a cluster; of one alone where the profile says `bias_on_one`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from orchard.cost.engines.cpu import fast_clock
+from orchard.cost.lower import KernelArrays
+from orchard.cost.terms import Array, Hardware, Terms, overlapped
+
+
+def cpu_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: Mapping[str, Any]) -> Terms:
+    """Seconds of every kernel row, multiplicity included."""
+    products = k.mask("linear", "expert", "attention")
+    compute = np.where(products, _product_seconds(k, hw, p), 0.0)
+    clock = fast_clock(hw)
+    cores = (hw["cpu.s.cores"] + hw["cpu.p.cores"]) * clock
+    compute = compute + np.where(k.mask("vector", "scan"), k.vector_ops * p["element_cycles"] / cores, 0.0)
+    moved = k.weight_bytes + k.state_bytes + k.input_bytes + k.output_bytes
+    memory = moved / (hw["cpu.bandwidth"] * p["stream_efficiency"])
+    compute, memory = overlapped(compute, memory, p["overlap_sharpness"])
+    clusters = np.maximum(hw["cpu.s.clusters"] + hw["cpu.p.clusters"], 1.0)
+    writers = 1.0 if rules.get("bias_on_one") else clusters
+    fresh = np.where(products, k.output_bytes, 0.0) / (p["fresh_bytes_per_cycle"] * clock * clusters)
+    biased = np.where(products & (k.vector_ops > 0), k.output_bytes, 0.0)
+    fresh = fresh + biased / (p["bias_bytes_per_cycle"] * clock * writers)
+    return Terms(compute * k.count, (memory + fresh) * k.count, np.zeros_like(memory))
+
+
+def _product_seconds(k: KernelArrays, hw: Hardware, p: Mapping[str, float]) -> Array:
+    per_die = hw["cpu.matrix.fp32"] / hw["package.dies"]
+    unit = per_die * (1.0 + p["second_die"] * (hw["package.dies"] - 1.0)) / 2.0 * p["matrix_efficiency"]
+    unit = unit * np.where(k.taps > 1.0, p["conv_share"], 1.0)
+    clusters = np.maximum(hw["cpu.s.clusters"] + hw["cpu.p.clusters"], 1.0) / hw["package.dies"]
+    work = k.macs / np.maximum(k.batch, 1.0)
+    shared_out = work / (work + p["parallel_work"])
+    unit = unit * (1.0 + (clusters - 1.0) * shared_out) / clusters
+    narrow = np.minimum(np.maximum(k.columns, 1.0), np.maximum(k.rows, 1.0))
+    filled = k.macs / (k.macs + k.batch * p["half_work"]) * narrow / (narrow + p["half_side"])
+    seconds: Array = np.where(narrow > 1.0, k.macs / (unit * np.maximum(filled, 1e-6)), 0.0)
+    return seconds
