@@ -50,7 +50,8 @@ def _front_of_two(values: Floats) -> Ints:
 
 def _sum_of_ranks(values: Floats) -> Ints:
     ranks = [np.unique(column, return_inverse=True)[1].reshape(-1) for column in values.T]
-    return np.sum(ranks, axis=0)
+    total: Ints = np.sum(ranks, axis=0)
+    return total
 
 
 def _covered(block: Floats, kept: Floats) -> NDArray[np.bool_]:
@@ -68,7 +69,7 @@ def _covered(block: Floats, kept: Floats) -> NDArray[np.bool_]:
 def _covered_earlier(block: Floats) -> NDArray[np.bool_]:
     """Rows that an earlier row of the same block is nowhere worse than."""
     no_worse = (block[:, None, :] <= block[None, :, :]).all(-1)
-    return np.triu(no_worse, k=1).any(axis=0)
+    return np.asarray(np.triu(no_worse, k=1).any(axis=0), dtype=np.bool_)
 
 
 def hypervolume(points: Floats, reference: Floats) -> float:
@@ -100,7 +101,8 @@ def _volume(points: Floats, reference: Floats) -> float:
 def normalised(points: Floats) -> Floats:
     """Points with each column scaled from its smallest to its largest value: 0 to 1 (0 where a column does not vary)."""
     low, high = points.min(axis=0), points.max(axis=0)
-    return (points - low) / np.where(high > low, high - low, 1.0)
+    scaled: Floats = (points - low) / np.where(high > low, high - low, 1.0)
+    return scaled
 
 
 def knee(points: Floats) -> int:

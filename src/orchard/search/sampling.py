@@ -73,14 +73,14 @@ def nsga2(
 ) -> Generator[Floats, Told, None]:
     """NSGA-II [Deb 2002, by pymoo]: yields generations of points never proposed before, is sent what they are worth.
 
-    The first generation is a Latin hypercube with the two corners in it. A generation with nothing new (small discrete spaces) is filled
-    with unseen neighbours of the best points so far; the search ends at `budget` points or when the space is exhausted.
+    The first generation is a Latin hypercube with the two corners in it. A generation with nothing new (small discrete spaces)
+    is filled with unseen neighbours of the best points so far; the search ends at `budget` points or when none is left.
     """
     from pymoo.algorithms.moo.nsga2 import NSGA2
     from pymoo.core.evaluator import Evaluator
     from pymoo.core.problem import Problem
-    from pymoo.problems.static import StaticProblem
     from pymoo.core.termination import NoTermination
+    from pymoo.problems.static import StaticProblem
 
     size = population or int(np.clip(budget // 12, 8, 100))
     size = min(size, budget)
@@ -170,7 +170,7 @@ class _Seen:
 def optuna_sampler(
     levels: Sequence[int], objectives: int, *, budget: int, seed: int, batch: int = 8
 ) -> Generator[Floats, Told, None]:
-    """Tree-structured Parzen estimator [Bergstra 2011, by optuna], `batch` points at a time: for evaluations that take seconds."""
+    """Tree-structured Parzen estimator [Bergstra 2011, by optuna], `batch` points at a time, for slow evaluations."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)

@@ -211,7 +211,7 @@ class Evaluator:
 
     def _basket(self, columns: Columns) -> Columns:
         workloads = self.study.workloads
-        found = {
+        found: Columns = {
             leaf: sum((w.weight * columns[f"{w.name}.{leaf}"] for w in workloads), np.zeros(1))
             for leaf in ("latency_s", "energy_j", "edp")
         }
@@ -229,7 +229,7 @@ class Evaluator:
     def shares(self, point: Floats) -> dict[str, dict[str, float]]:
         """For one design: per workload and phase "chat.decode", the share of time each cause takes (sum 1)."""
         values = self.study.space.decode(point[None])
-        found = {}
+        found: dict[str, dict[str, float]] = {}
         hw = HardwareArrays.of(self.soc, {f: values[f] for f in self.figures})
         for workload in self.study.workloads:
             for option in self.options[workload.name]:

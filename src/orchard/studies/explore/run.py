@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -174,7 +175,7 @@ def _hypercube(levels: tuple[int, ...], designs: int, seed: int) -> Floats:
 
 
 @lru_cache(maxsize=4)
-def _evaluator(key: str, holder: _Hashed) -> Evaluator:
+def _evaluator(holder: _Hashed) -> Evaluator:
     return Evaluator(holder.study)
 
 
@@ -202,8 +203,7 @@ def _evaluate_batch(study: Study, number: int) -> tuple[int, Part]:
 
 
 def _columns(study: Study, points: Floats) -> Columns:
-    holder = _Hashed(study, study_hash(study))
-    return _evaluator(holder.key, holder)(points)
+    return _evaluator(_Hashed(study, study_hash(study)))(points)
 
 
 def _rows(study: Study, points: Floats, columns: Columns, start: int) -> tuple[Rows, int]:
@@ -274,7 +274,7 @@ def _check_replay(store: Store, number: int, part: Part, points: Floats) -> None
 def _generation(study: Study, points: Floats, start: int, run: Any) -> Part:
     """One generation, cut into batches where it is large."""
     pieces = [points[i : i + study.batch] for i in range(0, len(points), study.batch)]
-    columns = [c for c in run(_columns, ((study, p) for p in pieces))]
+    columns = list(run(_columns, ((study, p) for p in pieces)))
     merged = {name: np.concatenate([c[name] for c in columns]) for name in columns[0]}
     rows, feasible = _rows(study, points, merged, start)
     broken = np.sum([c.broken_by(merged) for c in study.constraints], axis=0) if study.constraints else np.zeros(len(points))
@@ -298,41 +298,52 @@ def _mapped(pool: Pool) -> Iterator[Callable[[Callable[..., Any], Iterable[tuple
         import joblib
     except ImportError:
         raise StudyError("several workers need joblib, which is not installed: pip install 'orchard[dse]'") from None
-    with _backend(pool, joblib):
+    with _backend(pool, joblib.parallel_config):
         parallel = joblib.Parallel(n_jobs=pool.workers, return_as="generator", pre_dispatch="3*n_jobs")
         yield lambda function, arguments: parallel(joblib.delayed(function)(*a) for a in arguments)
 
 
 @contextmanager
-def _backend(pool: Pool, joblib: Any) -> Iterator[None]:
-    if pool.backend == "dask":
-        try:
-            from dask.distributed import Client
-        except ImportError:
-            raise StudyError("--backend dask needs dask: pip install 'orchard[dask]'") from None
-        client = Client(pool.address) if pool.address else Client(n_workers=pool.workers, threads_per_worker=1)
-        try:
-            with joblib.parallel_config(backend="dask", n_jobs=pool.workers):
-                yield
-        finally:
-            client.close()
-    elif pool.backend == "ray":
-        try:
-            import ray
-            from ray.util.joblib import register_ray
-        except ImportError:
-            raise StudyError("--backend ray needs ray: pip install 'orchard[ray]'") from None
-        ray.init(address=pool.address, num_cpus=None if pool.address else pool.workers, log_to_driver=False,
-                 include_dashboard=False, ignore_reinit_error=True)  # fmt: skip
-        register_ray()
-        try:
-            with joblib.parallel_config(backend="ray", n_jobs=pool.workers):
-                yield
-        finally:
-            ray.shutdown()
-    else:
-        with joblib.parallel_config(backend="loky", n_jobs=pool.workers):
+def _backend(pool: Pool, configured: Callable[..., Any]) -> Iterator[None]:
+    """joblib told to use the pool; a cluster started here is stopped here."""
+    start = {"dask": _dask, "ray": _ray}.get(pool.backend)
+    stop = start(pool) if start is not None else None
+    try:
+        with configured(backend=pool.backend, n_jobs=pool.workers):
             yield
+    finally:
+        if stop is not None:
+            stop()
+
+
+def _dask(pool: Pool) -> Callable[[], object]:
+    try:
+        distributed: Any = import_module("dask.distributed")
+    except ImportError:
+        raise StudyError("--backend dask needs dask: pip install 'orchard[dask]'") from None
+    start: dict[str, Any] = {"n_workers": pool.workers, "threads_per_worker": 1, "dashboard_address": None}
+    try:
+        client = distributed.Client(pool.address) if pool.address else distributed.Client(**start)
+    except OSError as error:
+        raise StudyError(f"--address {pool.address}: no dask scheduler answers there ({type(error).__name__})") from None
+    stop: Callable[[], object] = client.close
+    return stop
+
+
+def _ray(pool: Pool) -> Callable[[], object]:
+    try:
+        ray: Any = import_module("ray")
+        register: Any = import_module("ray.util.joblib")
+    except ImportError:
+        raise StudyError("--backend ray needs ray: pip install 'orchard[ray]'") from None
+    cpus = None if pool.address else pool.workers
+    try:
+        ray.init(address=pool.address, num_cpus=cpus, log_to_driver=False, include_dashboard=False, ignore_reinit_error=True)
+    except (ConnectionError, ValueError, RuntimeError) as error:
+        raise StudyError(f"--address {pool.address}: no ray cluster answers there ({type(error).__name__})") from None
+    register.register_ray()
+    stop: Callable[[], object] = ray.shutdown
+    return stop
 
 
 # ----------------------------------------------------------------------------------------------------------------- results
@@ -362,10 +373,7 @@ def _finished(study: Study, store: Store, evaluator: Evaluator, parts: Iterator[
 
 def _merged(study: Study, first: Rows, second: Rows) -> Rows:
     """Front of two sets of rows; of equal designs the one with the lower index."""
-    if not first:
-        both = second
-    else:
-        both = {name: np.concatenate([first[name], second[name]]) for name in second}
+    both = second if not first else {name: np.concatenate([first[name], second[name]]) for name in second}
     kept = _local_front(study, both)
     return {name: column[kept] for name, column in both.items()}
 
@@ -373,7 +381,7 @@ def _merged(study: Study, first: Rows, second: Rows) -> Rows:
 def _reference(values: Floats) -> Floats:
     """The front's worst value in each objective, a tenth of its range beyond."""
     if not len(values):
-        return np.zeros(values.shape[1])
+        return np.zeros(values.shape[1], dtype=np.float64)
     low, high = values.min(axis=0), values.max(axis=0)
     found: Floats = high + 0.1 * np.where(high > low, high - low, np.abs(high) + 1e-12)
     return found
@@ -400,7 +408,8 @@ def _point_of(study: Study, rows: Rows, row: int) -> Floats:
     if _AXIS.format(0) in rows:
         return np.array([rows[_AXIS.format(axis)][row] for axis in range(len(study.space.knobs))])
     index = int(rows["index"][row])
-    return points_of(study, index, index + 1)[0]
+    point: Floats = points_of(study, index, index + 1)[0]
+    return point
 
 
 def _warnings(study: Study, evaluator: Evaluator, feasible: int) -> tuple[str, ...]:

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from orchard.hw import FIGURES, HardwareError, SoC, load_chip
-from orchard.studies.errors import StudyError
 from orchard.studies.explore.located import Located, read_located
 from orchard.studies.explore.metrics import Constraint, contradiction, metric, metric_names, parse_constraint
 from orchard.studies.explore.space import Knob, Space
@@ -108,11 +107,11 @@ def read_study(path: str | Path) -> Study:
             top.fail(f"the study has no {needed!r}; expected chip, knobs, workloads and objectives")
     chip, overrides = keys["chip"].text("chip"), _overrides(keys)
     try:
-        soc = load_chip(chip, list(overrides))
+        load_chip(chip, list(overrides))
     except HardwareError as error:
         keys["chip"].fail(str(error))
     workloads = _workloads(keys["workloads"], chip, overrides)
-    space = _space(keys["knobs"], soc, workloads)
+    space = _space(keys["knobs"], workloads)
     names = [w.name for w in workloads]
     constraints = _constraints(keys.get("constraints"), names)
     objectives = _objectives(keys["objectives"], names)
@@ -165,15 +164,15 @@ def _workload(
     return Workload(name=name, request=request, weight=weight, line=entry.line)
 
 
-def _space(at: Located, soc: SoC, workloads: Sequence[Workload]) -> Space:
+def _space(at: Located, workloads: Sequence[Workload]) -> Space:
     names = [w.name for w in workloads]
-    knobs = [_knob(name, entry, soc, names) for name, entry in at.mapping("knobs").items()]
+    knobs = [_knob(name, entry, names) for name, entry in at.mapping("knobs").items()]
     if not knobs:
         at.fail("knobs: the space is empty; expected at least one such as gpu.cores: [8, 10, 12]")
     return Space(tuple(knobs))
 
 
-def _knob(name: str, entry: Located, soc: SoC, workloads: Sequence[str]) -> Knob:
+def _knob(name: str, entry: Located, workloads: Sequence[str]) -> Knob:
     head, _, option = name.partition(".")
     if head in workloads:
         return _option_knob(name, option, entry)
@@ -184,7 +183,7 @@ def _knob(name: str, entry: Located, soc: SoC, workloads: Sequence[str]) -> Knob
     if spec.is_text:
         entry.fail(f"knob {name} is a text ({spec.about}), expected a numeric figure")
     if isinstance(entry.value, dict):
-        return _range(name, entry, soc)
+        return _range(name, entry)
     values = tuple(_si(name, item) for item in entry.items(f"knob {name}"))
     _distinct(name, entry, values)
     return Knob(name=name, values=values, unit=spec.unit, line=entry.line)
@@ -215,7 +214,7 @@ def _si(name: str, item: Located) -> float:
     return number
 
 
-def _range(name: str, entry: Located, soc: SoC) -> Knob:
+def _range(name: str, entry: Located) -> Knob:
     keys = entry.only(f"knob {name}", ("from", "to", "steps", "scale"))
     if "from" not in keys or "to" not in keys:
         entry.fail(f"knob {name}: expected a list of values, or from and to (and steps)")
