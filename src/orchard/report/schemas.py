@@ -433,6 +433,67 @@ class SiliconCheck(_Versioned):
     mean_abs_error: float
 
 
+class DesignPoint(_Record):
+    index: int
+    knobs: dict[str, float | int | str]
+    metrics: dict[str, float]
+    bound_by: dict[str, dict[str, Share]]
+
+
+class Exploration(_Versioned):
+    """orchard explore, orchard runs show, orchard runs resume."""
+
+    schema_name: Literal["orchard.exploration/1"] = Field(alias="schema")
+    name: str
+    chip: str
+    kind: Literal["estimate"]
+    folder: str
+    method: str
+    seed: int
+    objectives: list[str]
+    constraints: list[str]
+    evaluated: int
+    feasible: int
+    seconds: float
+    hypervolume: float | None
+    reference: list[float]
+    digest: str
+    knee: int | None
+    front: list[DesignPoint]
+    warnings: list[str]
+
+
+class RunEntry(_Record):
+    folder: str
+    name: str
+    state: Literal["running", "complete"]
+    created: str
+    chip: str
+    method: str
+    designs: int
+    parts: int
+    front_size: int | None
+
+
+class Runs(_Versioned):
+    """orchard runs list."""
+
+    schema_name: Literal["orchard.runs/1"] = Field(alias="schema")
+    runs: list[RunEntry]
+
+
+class RunComparison(_Versioned):
+    """orchard runs compare."""
+
+    schema_name: Literal["orchard.run-comparison/1"] = Field(alias="schema")
+    first: str
+    second: str
+    same_study: bool
+    same_result: bool
+    objectives: list[str]
+    best: dict[str, list[float]]
+    covered: list[Share]
+    hypervolume: list[float]
 
 
 SCHEMAS: dict[str, type[_Versioned]] = {
@@ -448,4 +509,7 @@ SCHEMAS: dict[str, type[_Versioned]] = {
     "orchard.inspection/1": Inspection,
     "orchard.silicon/1": Silicon,
     "orchard.silicon-check/1": SiliconCheck,
+    "orchard.exploration/1": Exploration,
+    "orchard.runs/1": Runs,
+    "orchard.run-comparison/1": RunComparison,
 }

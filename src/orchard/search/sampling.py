@@ -147,7 +147,7 @@ class _Seen:
         return np.where(np.isfinite(values), values, 1e30), np.array([r[2] for r in rows])
 
     def neighbours(self, most: int) -> Floats:
-        """Unseen points one level (or a small step) away from the front so far, in random order."""
+        """Unseen points one level (or a small step) away from the front so far, in random order; else from anywhere."""
         from orchard.search.pareto import front
 
         rows = [r for r in self.table.values() if r[2] <= 0.0] or list(self.table.values())
@@ -161,10 +161,16 @@ class _Seen:
                     moved[axis] += sign * step
                     if 0.0 <= moved[axis] < 1.0:
                         moves.append(moved)
-        if not moves:
-            return np.empty((0, len(self.levels)))
-        near = self.fresh(snapped(np.array(moves), self.levels))
-        return near[self.rng.permutation(len(near))[:most]]
+        near = self.fresh(snapped(np.array(moves).reshape(-1, len(self.levels)), self.levels))
+        return near[self.rng.permutation(len(near))[:most]] if len(near) else self._anywhere(most)
+
+    def _anywhere(self, most: int) -> Floats:
+        """Unseen points at random; all of them once a space is small enough to list."""
+        if all(self.levels) and grid_size(self.levels) <= 100_000:
+            near = self.fresh(self.rng.permutation(grid(self.levels, 0, grid_size(self.levels))))
+        else:
+            near = self.fresh(snapped(self.rng.random((4 * most, len(self.levels))), self.levels))
+        return near[:most]
 
 
 def optuna_sampler(

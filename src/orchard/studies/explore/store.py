@@ -122,7 +122,7 @@ class Store:
         finally:
             connection.close()
         counts = dict(pairs)
-        return Part({n: np.asarray(c) for n, c in rows.items()}, int(counts["evaluated"]), int(counts["feasible"]))
+        return Part({n: _unmasked(c) for n, c in rows.items()}, int(counts["evaluated"]), int(counts["feasible"]))
 
     def query(self, sql: str) -> Rows:
         """SQL over `designs`, the union of all parts."""
@@ -130,8 +130,7 @@ class Store:
         try:
             pattern = _quoted(self.folder / "parts" / "part-*.parquet")
             connection.execute(f"CREATE VIEW designs AS SELECT * FROM read_parquet('{pattern}')")
-            found: Rows = connection.execute(sql).fetchnumpy()
-            return found
+            return {name: _unmasked(column) for name, column in connection.execute(sql).fetchnumpy().items()}
         finally:
             connection.close()
 
@@ -147,6 +146,11 @@ class Store:
             except OSError:
                 raise StudyError(f"{self.folder}: another process is working on this run") from None
             yield
+
+
+def _unmasked(column: Any) -> NDArray[Any]:
+    """DuckDB hands a NaN back as a missing value."""
+    return np.ma.filled(column, np.nan) if isinstance(column, np.ma.MaskedArray) else np.asarray(column)
 
 
 def _quoted(path: Path) -> str:
