@@ -261,6 +261,7 @@ OPTIONAL = (
     "orchard.app.lint_commands",
     "orchard.app.area_command",
     "orchard.app.explore_commands",
+    "orchard.app.sensitivity_commands",
 )
 """Commands with a module of their own: each has `register(app)`."""
 

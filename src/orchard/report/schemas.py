@@ -496,6 +496,59 @@ class RunComparison(_Versioned):
     hypervolume: list[float]
 
 
+class ElasticityEntry(_Record):
+    figure: str
+    value: float
+    derived: bool
+    basket: float
+    below: float
+    above: float
+    by_workload: dict[str, float]
+
+
+class SobolEntry(_Record):
+    figure: str
+    low: float
+    high: float
+    first: float
+    first_interval: float
+    total: float
+    total_interval: float
+
+
+class Sensitivity(_Versioned):
+    """orchard sensitivity."""
+
+    schema_name: Literal["orchard.sensitivity/1"] = Field(alias="schema")
+    chip: str
+    kind: Literal["estimate"]
+    latency_s: dict[str, float]
+    elasticities: list[ElasticityEntry]
+    samples: int
+    sobol: list[SobolEntry]
+
+
+class ChipState(_Record):
+    label: str
+    terms: dict[str, BoundBy]
+    latency_s: dict[str, float]
+    energy_j: dict[str, float]
+    area_mm2: float | None
+    price_usd: float | None
+
+
+class WhatIf(_Versioned):
+    """orchard whatif."""
+
+    schema_name: Literal["orchard.what-if/1"] = Field(alias="schema")
+    chip: str
+    kind: Literal["estimate"]
+    before: ChipState
+    alone: list[ChipState]
+    after: ChipState
+    synergy: float
+
+
 SCHEMAS: dict[str, type[_Versioned]] = {
     "orchard.lint/1": Lint,
     "orchard.prediction/1": Prediction,
@@ -510,6 +563,8 @@ SCHEMAS: dict[str, type[_Versioned]] = {
     "orchard.silicon/1": Silicon,
     "orchard.silicon-check/1": SiliconCheck,
     "orchard.exploration/1": Exploration,
+    "orchard.sensitivity/1": Sensitivity,
+    "orchard.what-if/1": WhatIf,
     "orchard.runs/1": Runs,
     "orchard.run-comparison/1": RunComparison,
 }

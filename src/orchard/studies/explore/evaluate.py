@@ -226,6 +226,18 @@ class Evaluator:
         found["speedup_per_w"] = found["speedup"] / found["power_w"]
         return found
 
+    def latency(self, workload: str, hw: HardwareArrays) -> Floats:
+        """Seconds of one request of a workload (its first option) on variants of the chip."""
+        return self._times(self.options[workload][0], hw)["latency_s"]
+
+    def energy(self, workload: str, hw: HardwareArrays) -> Floats:
+        """Joules of one request of a workload (its first option) on variants of the chip."""
+        return self._times(self.options[workload][0], hw)["energy_j"]
+
+    def seconds_by_term(self, workload: str, hw: HardwareArrays) -> dict[str, dict[str, float]]:
+        """Seconds of each "workload.phase" by cause, on one chip. They sum to the estimate before the bound is applied."""
+        return _terms(workload, self.options[workload][0].plan, hw)
+
     def shares(self, point: Floats) -> dict[str, dict[str, float]]:
         """For one design: per workload and phase "chat.decode", the share of time each cause takes (sum 1)."""
         values = self.study.space.decode(point[None])
@@ -278,15 +290,20 @@ def _limit(hw: HardwareArrays, engine: str) -> Any:
     return hw["dram.gpu_limit"] if engine == "gpu" else hw["dram.capacity"] * _SHARE_OF_RAM
 
 
-def _shares(workload: str, plan: Plan, hw: HardwareArrays) -> dict[str, dict[str, float]]:
+def _terms(workload: str, plan: Plan, hw: HardwareArrays) -> dict[str, dict[str, float]]:
     found = {}
     for name, calls in plan.phases.items():
         time = phase_time(plan.table_of(name), calls, hw, plan.profile, plan.profile.values())
         parts = {"compute": time.compute, "memory": time.memory, "dispatch": time.dispatch}
-        seconds = {cause: float(np.ravel(value)[0]) for cause, value in parts.items()}
-        total = sum(seconds.values())
-        found[f"{workload}.{name}"] = {cause: value / total for cause, value in seconds.items()}
+        found[f"{workload}.{name}"] = {cause: float(np.ravel(value)[0]) for cause, value in parts.items()}
     return found
+
+
+def _shares(workload: str, plan: Plan, hw: HardwareArrays) -> dict[str, dict[str, float]]:
+    return {
+        phase: {cause: value / sum(parts.values()) for cause, value in parts.items()}
+        for phase, parts in _terms(workload, plan, hw).items()
+    }
 
 
 def refuse_hopeless(study: Study, evaluator: Evaluator) -> None:

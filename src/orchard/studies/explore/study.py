@@ -110,7 +110,7 @@ def read_study(path: str | Path) -> Study:
         load_chip(chip, list(overrides))
     except HardwareError as error:
         keys["chip"].fail(str(error))
-    workloads = _workloads(keys["workloads"], chip, overrides)
+    workloads = read_workloads(keys["workloads"], chip, overrides)
     space = _space(keys["knobs"], workloads)
     names = [w.name for w in workloads]
     constraints = _constraints(keys.get("constraints"), names)
@@ -130,7 +130,8 @@ def _overrides(keys: Mapping[str, Located]) -> tuple[str, ...]:
     return tuple(f"{path}={value.text(path)}" for path, value in keys["set"].mapping("set").items())
 
 
-def _workloads(at: Located, chip: str, overrides: tuple[str, ...]) -> tuple[Workload, ...]:
+def read_workloads(at: Located, chip: str, overrides: tuple[str, ...]) -> tuple[Workload, ...]:
+    """The mapping of workloads of a study. Raises StudyError with the line."""
     found = []
     for name, entry in at.mapping("workloads").items():
         if not name.replace("-", "_").isidentifier() or name in {path.partition(".")[0] for path in FIGURES}:
