@@ -27,6 +27,8 @@ COMMANDS = {
     "validate, networks": ("validate", "--suite", "vision"),
     "validate, single ops": ("validate", "--suite", "kernels"),
     "area": ("area", "m4max", "--set", "gpu.cores=48"),
+    "sensitivity": ("sensitivity", "qwen3-0.6b", "resnet18", "--chip", "m4", "--sobol", "8"),
+    "what if": ("whatif", "qwen3-0.6b", "--chip", "m4", "--set", "gpu.cores=12", "--set", "slc.size=16MiB"),
     "area, check": ("area", "--check"),
     "map": ("map", "gemm:m=8,k=8,n=8", "--arch", "E16", "--emit", "c"),
     "complexity on a chip": ("complexity", "qwen3-4b", "--chip", "m4max"),

@@ -262,6 +262,8 @@ OPTIONAL = (
     "orchard.app.inspect_command",
     "orchard.app.lint_commands",
     "orchard.app.area_command",
+    "orchard.app.explore_commands",
+    "orchard.app.sensitivity_commands",
 )
 """Commands with a module of their own: each has `register(app)`."""
 

@@ -1,0 +1,1 @@
+"""Explorations: which SoC should be built. Study files, evaluation of design points, resumable runs."""

@@ -1,0 +1,167 @@
+"""A run on disk: a folder with run.json and one Parquet file per batch. DuckDB writes and reads the parts.
+
+A part appears under its name only when it is complete (written beside, then renamed), so whatever stops a run costs at most the
+batch in flight, and a part that is there is right. One process at a time works on a run: it holds the folder's lock.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchard.studies.errors import StudyError
+
+SCHEMA = "orchard.run/1"
+Rows = dict[str, NDArray[Any]]
+
+
+def duckdb_connection() -> Any:
+    """A connection of its own. Raises StudyError with the remedy when duckdb is not installed."""
+    try:
+        import duckdb
+    except ImportError:
+        raise StudyError("explorations are stored with duckdb, which is not installed: pip install 'orchard[dse]'") from None
+    connection = duckdb.connect()
+    connection.execute("SET threads = 1")
+    return connection
+
+
+@dataclass(frozen=True)
+class Part:
+    """One batch: the rows it kept, and how many designs it evaluated and found feasible."""
+
+    rows: Rows
+    evaluated: int
+    feasible: int
+
+
+@dataclass(frozen=True)
+class Store:
+    """The folder of one run."""
+
+    folder: Path
+
+    @property
+    def manifest_path(self) -> Path:
+        return self.folder / "run.json"
+
+    def manifest(self) -> dict[str, Any]:
+        """run.json. Raises StudyError when the folder holds no run."""
+        try:
+            data = json.loads(self.manifest_path.read_text("utf-8"))
+        except FileNotFoundError:
+            raise StudyError(f"{self.folder}: no run here (no run.json)") from None
+        except (OSError, ValueError) as error:
+            raise StudyError(f"{self.manifest_path}: cannot be read ({type(error).__name__})") from None
+        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+            raise StudyError(f"{self.manifest_path}: not a run of this version (expected schema {SCHEMA})")
+        return data
+
+    def write_manifest(self, data: Mapping[str, Any]) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._write(self.manifest_path, json.dumps(data, indent=1, sort_keys=True).encode())
+
+    def _write(self, path: Path, data: bytes) -> None:
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with open(beside, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+
+    def part_path(self, number: int) -> Path:
+        return self.folder / "parts" / f"part-{number:06d}.parquet"
+
+    def finished(self) -> set[int]:
+        """Numbers of the parts that are there."""
+        return {int(p.stem.rpartition("-")[2]) for p in (self.folder / "parts").glob("part-*.parquet")}
+
+    def clean(self) -> None:
+        """Remove what a killed run left half-written."""
+        for folder in (self.folder, self.folder / "parts"):
+            for path in folder.glob(".*.tmp"):
+                path.unlink(missing_ok=True)
+
+    def write_part(self, number: int, part: Part) -> None:
+        path = self.part_path(number)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        rows = {name: column.astype(object) if column.dtype.kind in "US" else column for name, column in part.rows.items()}
+        connection = duckdb_connection()
+        try:
+            connection.register("part_rows", rows)
+            connection.execute(
+                f"COPY (SELECT * FROM part_rows) TO '{_quoted(beside)}' (FORMAT parquet, COMPRESSION zstd, "
+                f"KV_METADATA {{evaluated: '{part.evaluated}', feasible: '{part.feasible}'}})"
+            )
+        finally:
+            connection.close()
+        with open(beside, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(beside, path)
+
+    def read_part(self, number: int) -> Part:
+        path = self.part_path(number)
+        connection = duckdb_connection()
+        try:
+            rows: Rows = connection.execute(f"SELECT * FROM read_parquet('{_quoted(path)}')").fetchnumpy()
+            pairs = connection.execute(
+                f"SELECT decode(key), decode(value) FROM parquet_kv_metadata('{_quoted(path)}')"
+            ).fetchall()
+        except Exception as error:
+            raise StudyError(f"{path}: a damaged part ({type(error).__name__}); delete it and resume the run") from None
+        finally:
+            connection.close()
+        counts = dict(pairs)
+        return Part({n: _unmasked(c) for n, c in rows.items()}, int(counts["evaluated"]), int(counts["feasible"]))
+
+    def query(self, sql: str) -> Rows:
+        """SQL over `designs`, the union of all parts."""
+        connection = duckdb_connection()
+        try:
+            pattern = _quoted(self.folder / "parts" / "part-*.parquet")
+            connection.execute(f"CREATE VIEW designs AS SELECT * FROM read_parquet('{pattern}')")
+            return {name: _unmasked(column) for name, column in connection.execute(sql).fetchnumpy().items()}
+        finally:
+            connection.close()
+
+    @contextmanager
+    def lock(self) -> Iterator[None]:
+        """Raises StudyError while another process works on this run. Freed by the system when a process dies."""
+        import fcntl
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / ".lock", "w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise StudyError(f"{self.folder}: another process is working on this run") from None
+            yield
+
+
+def _unmasked(column: Any) -> NDArray[Any]:
+    """DuckDB hands a NaN back as a missing value."""
+    return np.ma.filled(column, np.nan) if isinstance(column, np.ma.MaskedArray) else np.asarray(column)
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
+
+
+def digest(rows: Rows) -> str:
+    """Hash of columns by name, order and every bit of their values."""
+    sha = hashlib.sha256()
+    for name in sorted(rows):
+        column = rows[name]
+        data = "\x00".join(map(str, column)).encode() if column.dtype.kind in "OUS" else np.ascontiguousarray(column).tobytes()
+        sha.update(name.encode() + b"\x00" + data)
+    return sha.hexdigest()
