@@ -191,7 +191,7 @@ def answer(request: Request) -> Prediction:
     """The prediction of a request."""
     if request.fidelity == "simulation":
         raise StudyError("fidelity simulation: there is no simulator in this version; ask for estimate or bound")
-    soc = _chip(request.chip, request.overrides)
+    soc = chip_of(request)
     plan = make_plan(request)
     hw = HardwareArrays.of(soc)
     memory = memory_of(plan, soc, request)
@@ -216,7 +216,7 @@ def predict_variants(request: Request, variants: Mapping[str, NDArray[np.float64
     `total` never undercuts the physical bound, as in `predict`; the terms are the estimate's. Each is [variants], also where
     the engine does not read what varies.
     """
-    soc = _chip(request.chip, request.overrides)
+    soc = chip_of(request)
     plan = make_plan(request)
     hw = HardwareArrays.of(soc, variants)
     values = plan.profile.values()
@@ -346,8 +346,13 @@ def lowered(graph: Graph, rules: Lowering) -> KernelTable:
 
 
 @lru_cache(maxsize=256)
-def _chip(chip: str, overrides: tuple[str, ...]) -> SoC:
+def _load(chip: str, overrides: tuple[str, ...]) -> SoC:
     return load_chip(chip, list(overrides))
+
+
+def chip_of(request: Request) -> SoC:
+    """The chip of a request with its overrides."""
+    return _load(request.chip, request.overrides)
 
 
 def _phase(plan: Plan, name: str, hw: HardwareArrays, request: Request) -> Phase:
