@@ -187,7 +187,7 @@ def lower(graph: Graph, rules: Lowering) -> KernelTable:
     """Group the ops of a graph into kernels. Raises NoCostRule for an op kind without counts."""
     kernels = launched(graph, rules)
     depth = max((k.level for k in kernels), default=0)
-    return KernelTable(kernels=_merge(kernels), depth=depth)
+    return KernelTable(kernels=merged(kernels), depth=depth)
 
 
 def launched(graph: Graph, rules: Lowering) -> tuple[Kernel, ...]:
@@ -245,7 +245,8 @@ def _signature(graph: Graph, group: tuple[Op, ...], cached: frozenset[str]) -> A
     )
 
 
-def _merge(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
+def merged(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
+    """Equal launches as one kernel with its multiplicity."""
     first: dict[tuple[Any, ...], Kernel] = {}
     count: dict[tuple[Any, ...], int] = {}
     launches: dict[tuple[Any, ...], float] = {}
@@ -526,6 +527,7 @@ __all__ = [
     "launched",
     "layer_group",
     "lower",
+    "merged",
     "token",
     "unpriced",
 ]

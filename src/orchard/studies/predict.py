@@ -195,7 +195,7 @@ def answer(request: Request) -> Prediction:
     plan = make_plan(request)
     hw = HardwareArrays.of(soc)
     memory = memory_of(plan, soc, request)
-    phases = {name: _phase(plan, name, hw, request) for name in plan.phases}
+    phases = {name: phase_of(plan, name, hw, request) for name in plan.phases}
     return Prediction(
         request=request,
         model=plan.model,
@@ -355,7 +355,8 @@ def chip_of(request: Request) -> SoC:
     return _load(request.chip, request.overrides)
 
 
-def _phase(plan: Plan, name: str, hw: HardwareArrays, request: Request) -> Phase:
+def phase_of(plan: Plan, name: str, hw: HardwareArrays, request: Request) -> Phase:
+    """One phase of a plan on one chip."""
     calls, engine, table = plan.phases[name], plan.profile.engine, plan.table_of(name)
     bound = float(phase_bound(table, calls, hw, engine, _cache_bytes(hw)))
     time = phase_time(table, calls, hw, plan.profile, plan.profile.values())

@@ -1,0 +1,187 @@
+"""Why a placement looks as it does: what forced a switch, what a restriction costs, and what other sets of engines reach."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from orchard.mapping.engine_plan import ENGINES
+from orchard.search.errors import NoPlacement
+from orchard.search.placement import PlacementProblem, lowest_product, solve
+from orchard.studies.place_problem import Placing
+from orchard.studies.placed import PlacedPhase, Run
+
+Ints = NDArray[np.int64]
+MOST_RESTRICTIONS = 5
+MOST_EXPLAINED = 40
+"""Segments that are priced on the engine before them; the rest only says whether an op forced them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Alternative:
+    """The best on a set of engines; `value` in the objective's unit, None where the set has none. `lifted`: ops that no engine of the
+    set takes, priced as if one did."""
+
+    engines: tuple[str, ...]
+    value: float | None
+    total_s: float | None
+    total_j: float | None
+    proven: bool
+    lifted: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "engines": list(self.engines), "value": self.value, "total_s": self.total_s, "total_j": self.total_j,
+            "proven": self.proven, "lifted_ops": self.lifted,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Restriction:
+    """Ops that the Neural Engine does not take for one reason, and the best placement if it did. `saves`: value less that."""
+
+    rule: str
+    reason: str
+    change: str
+    source: str
+    ops: int
+    first: str
+    value: float
+    saves: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def best_value(
+    seconds: PlacementProblem, joules: PlacementProblem, objective: str, time_limit_s: float
+) -> tuple[Ints, float, float]:
+    """(choice, value, gap)."""
+    if objective == "edp":
+        product = lowest_product(seconds, joules, lambda p: solve(p, time_limit_s=time_limit_s))
+        return product.choice, product.value, product.gap
+    found = solve(seconds if objective == "latency" else joules, time_limit_s=time_limit_s)
+    return found.choice, found.value, found.gap
+
+
+def value_of_choice(placing: Placing, choice: Ints, objective: str) -> float:
+    """The objective of any choice, restrictions ignored."""
+    seconds = replace(placing.seconds, cost=placing.free_seconds, capacities=()).value(choice)
+    joules = replace(placing.joules, cost=placing.free_joules, capacities=()).value(choice)
+    return {"latency": seconds, "energy": joules, "edp": seconds * joules}[objective]
+
+
+def alternatives(placing: Placing, objective: str, time_limit_s: float) -> tuple[Alternative, ...]:
+    """Every smaller set of the engines in question, single engines first."""
+    engines = [e for e in ENGINES if any(o.engine == e for o in placing.options)]
+    sets = [s for n in range(1, len(engines)) for s in itertools.combinations(engines, n)]
+    return tuple(_on(placing, s, objective, time_limit_s) for s in sets)
+
+
+def _on(placing: Placing, engines: tuple[str, ...], objective: str, time_limit_s: float) -> Alternative:
+    allowed = np.array([o.engine in engines for o in placing.options])
+    finite = np.isfinite(placing.seconds.cost) & allowed
+    stuck = ~finite.any(axis=1)
+    finite[stuck] = allowed
+    lifted = {n for n in np.flatnonzero(stuck)} | {n for n in placing.unplaceable if len(engines) >= 1}
+    ops = sum(len(p.units.ops[n - p.first]) for p in placing.parts for n in p.nodes if n in lifted)
+    seconds = replace(placing.seconds, cost=np.where(finite, placing.free_seconds, np.inf))
+    joules = replace(placing.joules, cost=np.where(finite, placing.free_joules, np.inf))
+    if len(engines) == 1:
+        seconds, joules = replace(seconds, capacities=()), replace(joules, capacities=())
+    try:
+        choice, value, gap = best_value(seconds, joules, objective, time_limit_s)
+    except NoPlacement:
+        return Alternative(engines=engines, value=None, total_s=None, total_j=None, proven=False, lifted=ops)
+    return Alternative(
+        engines=engines, value=value, total_s=seconds.value(choice), total_j=joules.value(choice), proven=gap == 0.0,
+        lifted=ops,
+    )  # fmt: skip
+
+
+def restrictions(placing: Placing, objective: str, value: float, time_limit_s: float) -> tuple[Restriction, ...]:
+    """The reasons that keep most ops off the Neural Engine, each lifted on its own, then all of them."""
+    groups: dict[tuple[str, str], list[tuple[int, str, Any]]] = {}
+    for node, finding in _findings(placing):
+        groups.setdefault((finding.rule, finding.kind), []).append((node, finding.op, finding))
+    largest = sorted(groups.items(), key=lambda g: (-len({op for _, op, _ in g[1]}), g[0]))[:MOST_RESTRICTIONS]
+    found = [_lifted(placing, objective, value, time_limit_s, {key}, members) for key, members in largest]
+    if len(groups) > 1:
+        everything = [m for members in groups.values() for m in members]
+        every = _lifted(placing, objective, value, time_limit_s, set(groups), everything)
+        found.append(replace(every, rule="all", reason="every reason together", change="", source=""))
+    return tuple(sorted(found, key=lambda r: (r.rule == "all", -r.saves)))
+
+
+def _findings(placing: Placing) -> Iterator[tuple[int, Any]]:
+    for part in placing.parts:
+        precision = "f16" if "f16" in part.blocked else "stored"
+        for unit, reasons in part.blocked.get(precision, {}).items():
+            for finding in reasons:
+                yield part.first + unit, finding
+
+
+def _lifted(
+    placing: Placing, objective: str, value: float, time_limit_s: float, lifted: set[tuple[str, str]],
+    members: list[tuple[int, str, Any]],
+) -> Restriction:  # fmt: skip
+    allowed = np.isfinite(placing.seconds.cost)
+    for node in {n for n, _, _ in members}:
+        for column, option in enumerate(placing.options):
+            reasons = placing.reasons(node, option)
+            if option.engine == "ane" and all((f.rule, f.kind) in lifted for f in reasons):
+                allowed[node, column] = True
+    seconds = replace(placing.seconds, cost=np.where(allowed, placing.free_seconds, np.inf))
+    joules = replace(placing.joules, cost=np.where(allowed, placing.free_joules, np.inf))
+    found = best_value(seconds, joules, objective, time_limit_s)[1]
+    first = members[0][2]
+    return Restriction(
+        rule=first.rule, reason=f"{first.kind}: {first.reason}", change=first.change, source=first.source,
+        ops=len({op for _, op, _ in members}), first=members[0][1], value=min(found, value), saves=max(value - found, 0.0),
+    )  # fmt: skip
+
+
+def explained(placing: Placing, index: int, choice: Ints, phase: PlacedPhase, objective: str) -> PlacedPhase:
+    """The phase with a reason for every switch."""
+    runs = list(phase.runs)
+    segments = phase.plan.segments
+    part = placing.parts[index]
+    base = value_of_choice(placing, choice, objective) if len(runs) > 1 else 0.0
+    for at in range(1, len(runs)):
+        segment = segments[at]
+        names = [o for g in phase.plan.groups[segment.first : segment.last + 1] for o in g.ops]
+        nodes = sorted({part.first + part.units.unit_of[o] for o in names})
+        before = runs[at - 1].engine
+        runs[at] = _with_reason(placing, choice, runs[at], before, nodes, base, objective if at <= MOST_EXPLAINED else None)
+    return replace(phase, runs=tuple(runs))
+
+
+def _with_reason(
+    placing: Placing, choice: Ints, run: Run, before: str, nodes: list[int], base: float, objective: str | None
+) -> Run:
+    for node in nodes:
+        mine = placing.options[int(choice[node])]
+        reasons = placing.reasons(node, replace(mine, engine=before))
+        if reasons:
+            first = reasons[0]
+            return replace(run, forced=True, why=f"{first.op}: {first.reason} ({first.source})")
+    if objective is None:
+        return replace(run, why="cheaper here")
+    moved = choice.copy()
+    for node in nodes:
+        moved[node] = placing.options.index(replace(placing.options[int(choice[node])], engine=before))
+    more = value_of_choice(placing, moved, objective) - base
+    if more > 0:
+        return replace(run, why=f"on {before} the request would cost {more / base:+.2%}")
+    back = _return_reason(placing, nodes, before)
+    return replace(run, why=back or "a tie")
+
+
+def _return_reason(placing: Placing, nodes: list[int], before: str) -> str:
+    del placing, nodes
+    return f"staying on {before} would cost the same"
