@@ -40,7 +40,9 @@ def problems(draw: st.DrawFn, capacities: bool = True) -> PlacementProblem:
     for _ in range(draw(st.integers(0, 6))):
         source = draw(st.integers(0, nodes - 1))
         readers = draw(st.lists(st.integers(0, nodes - 1), min_size=1, max_size=4))
-        labels = tuple(draw(st.integers(0, options - 1)) for _ in range(options)) if draw(st.booleans()) else range(options)
+        labels = (
+            tuple(draw(st.integers(0, options - 1)) for _ in range(options)) if draw(st.booleans()) else range(options)
+        )
         leave, enter = (tuple(draw(COST) for _ in range(options)) for _ in range(2))
         nets.append(Net(source=source, readers=tuple(readers), labels=tuple(labels), leave=leave, enter=enter))
     charges = tuple(Charge(nodes=tuple(range(nodes)), options=(o,), cost=draw(COST)) for o in range(options))
@@ -116,7 +118,9 @@ def random_dag(nodes: int, seed: int, options: int = 3) -> PlacementProblem:
     for node in range(nodes - 1):
         readers = {min(nodes - 1, node + int(d)) for d in random.integers(1, 10, random.integers(1, 3))}
         bytes_ = random.lognormal(-1.0, 1.0)
-        nets.append(Net(node, tuple(sorted(readers)), tuple(range(options)), (0.1,) * options, (0.2 + bytes_,) * options))
+        nets.append(
+            Net(node, tuple(sorted(readers)), tuple(range(options)), (0.1,) * options, (0.2 + bytes_,) * options)
+        )
     charges = tuple(Charge(tuple(range(nodes)), (o,), 1.0) for o in range(options))
     return PlacementProblem(cost=cost, nets=tuple(nets), charges=charges)
 
@@ -140,7 +144,8 @@ def chain_with_residuals(nodes: int, seed: int) -> PlacementProblem:
 
 
 def test_a_chain_whose_answer_is_known() -> None:
-    """Two nodes that each save 3 elsewhere, and a switch that costs 2 out and 2 in: staying (9) beats leaving (10 - 6 + 8 ...)."""
+    """Two nodes that each save 3 elsewhere, and a switch that costs 2 out and 2 in: staying (9) beats leaving (10 - 6 + 8
+    ...)."""
     cost = np.array([[3.0, 0.0], [3.0, np.inf], [3.0, 0.0]])
     nets = tuple(Net(n, (n + 1,), (0, 1), (1.0, 1.0), (2.0, 2.0)) for n in range(2))
     assert solve(PlacementProblem(cost=cost, nets=nets)).value == 9.0  # 3 + 3 + 3, against 3 + 2 x 3 = 9: a tie

@@ -42,7 +42,9 @@ def work(draw: st.DrawFn) -> tuple[list[float], list[str], list[Edge]]:
 
 @settings(max_examples=100, deadline=None)
 @given(work())
-def test_nothing_overlaps_nothing_starts_early_and_the_bound_holds(case: tuple[list[float], list[str], list[Edge]]) -> None:
+def test_nothing_overlaps_nothing_starts_early_and_the_bound_holds(
+    case: tuple[list[float], list[str], list[Edge]],
+) -> None:
     seconds, machine, edges = case
     found = list_schedule(seconds, machine, edges)
     end = [s + d for s, d in zip(found.start_s, seconds)]

@@ -260,6 +260,7 @@ OPTIONAL = (
     "orchard.app.inspect_command",
     "orchard.app.lint_commands",
     "orchard.app.area_command",
+    "orchard.app.place_commands",
 )
 """Commands with a module of their own: each has `register(app)`."""
 

@@ -48,7 +48,12 @@ class EnginePrices:
 
 
 def price_launches(
-    launches: Sequence[Kernel], table: KernelTable, calls: Sequence[Call], hw: Hardware, profile: Profile, low_bits: bool
+    launches: Sequence[Kernel],
+    table: KernelTable,
+    calls: Sequence[Call],
+    hw: Hardware,
+    profile: Profile,
+    low_bits: bool,
 ) -> EnginePrices:
     """Prices of `launches`, whose merged form is `table`. `low_bits`: products multiply 8-bit operands (energy)."""
     time = phase_time(table, calls, hw, profile, profile.values())

@@ -1,9 +1,9 @@
 """What it costs to hand a tensor from one engine to another, or to change its number format.
 
 All engines share one memory, so a tensor is not copied for being read elsewhere. What costs is starting and ending work on an
-engine (events, dispatch) and changing form: CPU and GPU read dense rows, the Neural Engine (B, C, 1, S) surfaces whose last axis is
-padded. Costs are split into leaving the engine that made a tensor (paid once per tensor) and entering an engine that reads it
-(once per tensor and engine), both per call:
+engine (events, dispatch) and changing form: CPU and GPU read dense rows, the Neural Engine (B, C, 1, S) surfaces whose last
+axis is padded. Costs are split into leaving the engine that made a tensor (paid once per tensor) and entering an engine that
+reads it (once per tensor and engine), both per call:
 
     leave(engine) = event + bytes to dense rows          enter(engine) = event + bytes from dense rows
 
@@ -15,9 +15,9 @@ padded. Costs are split into leaving the engine that made a tensor (paid once pe
 | Neural Engine, enter | `ane.dispatch` of the chip: the floor of one dispatch | maderix-ane, bryngelson-ane |
 | Neural Engine, leave | 0: that floor is a round trip | own judgement |
 
-Converting to or from the Neural Engine's form reads the dense bytes and writes the padded ones (or back) at the CPU's bandwidth, and
-the engine moves the padded bytes at `ane.activation_bandwidth`. A change of number format reads one form and writes the other
-at the DRAM's peak: its own launch is part of no source, so it costs bytes only.
+Converting to or from the Neural Engine's form reads the dense bytes and writes the padded ones (or back) at the CPU's
+bandwidth, and the engine moves the padded bytes at `ane.activation_bandwidth`. A change of number format reads one form and
+writes the other at the DRAM's peak: its own launch is part of no source, so it costs bytes only.
 
 These are estimates from single figures: no public measurement times a switch on its own. `SPREAD` says how far they may be off.
 """

@@ -42,7 +42,7 @@ class Units:
 def make_units(graph: Graph, launches: Iterable[Sequence[Kernel]]) -> Units:
     """Units of a graph for engines whose launches these are."""
     joined = _Joined([op.name for op in graph.ops])
-    launched = set()
+    launched: set[str] = set()
     for kernels in launches:
         for kernel in kernels:
             launched.update(kernel.ops)

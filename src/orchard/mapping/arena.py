@@ -4,8 +4,9 @@ A buffer occupies [offset, offset + bytes) while it lives, from the step that ma
 inclusive. Buffers that live at one step may not overlap. The bound is the largest sum of bytes that live at one step.
 
 Any packing can be had by placing buffers one after the other at the lowest offset that is free (sort the packing by offset: each
-buffer then lands at or below its place). So planners here are orders: by size, by size x lifetime, by lifetime, by first step, and
-a local search that moves the buffers under the peak forward. Up to EXACT_MOST buffers every order is tried (branch and bound).
+buffer then lands at or below its place). So planners here are orders: by size, by size x lifetime, by lifetime, by first
+step, and a local search that moves the buffers under the peak forward. Up to EXACT_MOST buffers every order is tried (branch
+and bound).
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from orchard.mapping.errors import MappingError
 
 Ints = NDArray[np.int64]
 ALIGN = 64
-"""Bytes that offsets and sizes are rounded up to: a cache line of these cores holds 128 or 64, ANE rows 64 [apple-ane-transformers]."""
+"""Bytes that offsets and sizes are rounded up to: a cache line of these cores holds 128 or 64, ANE rows 64
+[apple-ane-transformers]."""
 EXACT_MOST = 9
 IMPROVE_MOST = 60
 
@@ -83,7 +85,11 @@ def plan_arena(buffers: Sequence[Buffer]) -> Arena:
             break
     assert best is not None
     if best[0] > bound:
-        best = _exact(size, first, last, best) if len(size) <= EXACT_MOST else _improved(orders, size, first, last, bound, best)
+        best = (
+            _exact(size, first, last, best)
+            if len(size) <= EXACT_MOST
+            else _improved(orders, size, first, last, bound, best)
+        )
     return Arena(tuple(int(o) for o in best[2]), best[0], bound, step, best[1])
 
 

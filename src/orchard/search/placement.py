@@ -11,8 +11,9 @@ the problem is linear in 0/1 choices, and two solvers prove their answers:
 
 * `solve_milp`: choices are binary, "has left" and "has entered" are continuous variables held from below by differences of
   choices. With binary choices those differences are 0 or 1, so the continuous variables take the true value by themselves.
-* `solve_dynamic`: nodes one after the other; what later nodes must know is, per net that is still open, the source's label and the
-  set of reader labels. Equal knowledge: the cheapest stays. It works where few nets are open at a time, and takes no capacities.
+* `solve_dynamic`: nodes one after the other; what later nodes must know is, per net that is still open, the source's label
+  and the set of reader labels. Equal knowledge: the cheapest stays. It works where few nets are open at a time, and takes no
+  capacities.
 
 `solve` tries the second within a limit of states, then the first. `lowest_product` minimises the product of two such costs.
 """
@@ -22,6 +23,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -167,7 +169,9 @@ def solve_dynamic(problem: PlacementProblem, *, most_states: int = MOST_STATES) 
     for at in reversed(range(len(order))):
         key, choice[order[at]] = trail[at][key]
     assert math.isclose(value, problem.value(choice), rel_tol=1e-9, abs_tol=1e-30)
-    return Solved(choice=choice, value=problem.value(choice), bound=value, method="dynamic programme", explored=explored)
+    return Solved(
+        choice=choice, value=problem.value(choice), bound=value, method="dynamic programme", explored=explored
+    )
 
 
 class _Sweep:
@@ -237,7 +241,8 @@ class _Sweep:
 
 def _transition(net: Net, node: int, option: int) -> list[int]:
     """Code of a net after `node` took `option`, by code before. A code is source x 2^labels + mask, source 0 while unknown;
-    the mask leaves out the source's own label once that is known, and labels that are free to enter when nothing is left to pay."""
+    the mask leaves out the source's own label once that is known, and labels that are free to enter when nothing is left to
+    pay."""
     labels = len(net.leave)
     size = 1 << labels
     label = net.labels[option]
@@ -386,7 +391,7 @@ class _Rows:
             if taken:
                 self._row([(paid, 1.0), *taken], 0.0, np.inf)
 
-    def constraints(self) -> tuple[object, Floats, Floats]:
+    def constraints(self) -> tuple[Any, Floats, Floats]:
         from scipy.sparse import csr_matrix
 
         rows, columns, weights = zip(*self.entries)
@@ -425,11 +430,12 @@ Solver = Callable[[PlacementProblem], Solved]
 def lowest_product(first: PlacementProblem, second: PlacementProblem, solver: Solver = solve) -> Product:
     """Least first(choice) x second(choice), exactly, by solving weighted sums.
 
-    The product of two positive numbers is quasi-concave, so over the convex hull of all (first, second) it is smallest at a vertex
-    of the hull, and the vertices towards the origin are the minimisers of weighted sums. Between two neighbouring known points the
-    unknown ones lie in the triangle below their chord and above the lines that the solves behind them proved; the product is
-    smallest at a corner of that triangle, so where the far corner does not beat the best known product the triangle is done.
-    Otherwise the sum whose level line is the chord is solved: it finds a new vertex, or proves there is none.
+    The product of two positive numbers is quasi-concave, so over the convex hull of all (first, second) it is smallest at a
+    vertex of the hull, and the vertices towards the origin are the minimisers of weighted sums. Between two neighbouring
+    known points the unknown ones lie in the triangle below their chord and above the lines that the solves behind them
+    proved; the product is smallest at a corner of that triangle, so where the far corner does not beat the best known product
+    the triangle is done. Otherwise the sum whose level line is the chord is solved: it finds a new vertex, or proves there is
+    none.
     """
     search = _Hull(first, second, solver)
     return search.run()

@@ -1,7 +1,7 @@
 """Start times for work whose machine is chosen: list scheduling by longest remaining path, beside what no schedule can beat.
 
-Each machine does one thing at a time. A task starts when the tasks it waits for have ended, each plus the delay of that edge. Among
-tasks that could start, the one with the longest path of work and delays behind it goes first (ties: the lower number).
+Each machine does one thing at a time. A task starts when the tasks it waits for have ended, each plus the delay of that edge.
+Among tasks that could start, the one with the longest path of work and delays behind it goes first (ties: the lower number).
 """
 
 from __future__ import annotations
@@ -68,7 +68,9 @@ def _dispatch(
         if waits[task] == 0:
             heapq.heappush(arriving[machine[task]], (0.0, task))
     for _ in range(len(seconds)):
-        name = min((m for m in free if arriving[m] or waiting[m]), key=lambda m: (_next_start(m, free, arriving, waiting), m))
+        name = min(
+            (m for m in free if arriving[m] or waiting[m]), key=lambda m: (_next_start(m, free, arriving, waiting), m)
+        )
         now = _next_start(name, free, arriving, waiting)
         while arriving[name] and arriving[name][0][0] <= now:
             _, task = heapq.heappop(arriving[name])
@@ -86,7 +88,10 @@ def _dispatch(
 
 
 def _next_start(
-    name: str, free: dict[str, float], arriving: dict[str, list[tuple[float, int]]], waiting: dict[str, list[tuple[float, int]]]
+    name: str,
+    free: dict[str, float],
+    arriving: dict[str, list[tuple[float, int]]],
+    waiting: dict[str, list[tuple[float, int]]],
 ) -> float:
     if waiting[name]:
         return free[name]

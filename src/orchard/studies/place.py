@@ -5,24 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchard.mapping.engine_plan import ENGINES
 from orchard.search.errors import NoPlacement
-from orchard.search.placement import PlacementProblem, lowest_product, net_cost, solve
+from orchard.search.placement import net_cost
 from orchard.studies.errors import StudyError
 from orchard.studies.place_problem import Option, Placing, build
-from orchard.studies.place_why import Alternative, Restriction, alternatives, explained, restrictions
+from orchard.studies.place_why import Alternative, Best, Restriction, alternatives, best_of, explained, restrictions
 from orchard.studies.placed import PlacedPhase, placed_phase
 from orchard.studies.predict import Plan, memory_of
 from orchard.studies.request import Request
 from orchard.studies.runtimes import engine_name
 from orchard.units import did_you_mean
 
-if False:  # pragma: no cover - for type checkers only
+if TYPE_CHECKING:
     from orchard.studies.compute_plan import PlanDifference
 
 Ints = NDArray[np.int64]
@@ -30,19 +30,6 @@ SCHEMA = "orchard.placement/1"
 OBJECTIVES = ("latency", "energy", "edp")
 PRECISIONS = ("auto", "stored", "f16")
 TIME_LIMIT_S = 30.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A choice with its proof. `value` in s, J or J s over the whole request; no placement has less than `bound`."""
-
-    choice: Ints
-    value: float
-    bound: float
-    gap: float
-    method: str
-    explored: int
-    solve_s: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,8 +45,8 @@ class CacheHandOver:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedMemory:
-    """Bytes. `arena`: activations as packed, `arena_bound` what no packing can beat, both of the largest phase. `copies`: weights that
-    the Neural Engine and another engine both read; the two keep them in forms of their own."""
+    """Bytes. `arena`: activations as packed, `arena_bound` what no packing can beat, both of the largest phase. `copies`:
+    weights that the Neural Engine and another engine both read; the two keep them in forms of their own."""
 
     weights: int
     copies: int
@@ -86,7 +73,8 @@ class Placement:
     objective: str
     engines: tuple[str, ...]
     precision: str
-    answer: Answer
+    answer: Best
+    solve_s: float
     phases: tuple[PlacedPhase, ...]
     caches: tuple[CacheHandOver, ...]
     total_s: float
@@ -102,6 +90,23 @@ class Placement:
         """The best engine alone that takes every op; without one, the best as if it did."""
         singles = [a for a in self.alternatives if len(a.engines) == 1 and a.value is not None]
         return min(singles, key=lambda a: (a.lifted > 0, a.value or 0.0), default=None)
+
+    @property
+    def dear_value(self) -> float:
+        """The objective's value of this placement if every hand-over and cast cost twice."""
+        return self._with_crossings(2.0)
+
+    @property
+    def handover_share(self) -> float:
+        """Share of the value that is gone when hand-overs cost nothing."""
+        return 1.0 - self._with_crossings(0.0) / self.answer.value if self.answer.value else 0.0
+
+    def _with_crossings(self, factor: float) -> float:
+        found = {}
+        for name, problem in (("latency", self.placing.seconds), ("energy", self.placing.joules)):
+            crossing = sum(net_cost(n, self.answer.choice) for n in problem.nets)
+            found[name] = replace(problem, capacities=()).value(self.answer.choice) + (factor - 1.0) * crossing
+        return found["latency"] * found["energy"] if self.objective == "edp" else found[self.objective]
 
     def phase(self, name: str) -> PlacedPhase:
         """One phase by name. Raises KeyError."""
@@ -135,8 +140,9 @@ def place(
     time_limit_s: float = TIME_LIMIT_S,
     explain: bool = True,
 ) -> Placement:
-    """The best placement of a model on a chip's engines. Request fields as in `predict`; `plan`: a compute-plan JSON file to compare
-    with. `explain=False` leaves out alternatives and restrictions. Raises an OrchardError for what the user must correct."""
+    """The best placement of a model on a chip's engines. Request fields as in `predict`; `plan`: a compute-plan JSON file to
+    compare with. `explain=False` leaves out alternatives and restrictions. Raises an OrchardError for what the user must
+    correct."""
     texts = [f"{k}={v}" for k, v in overrides.items()] if isinstance(overrides, Mapping) else list(overrides)
     shapes = (
         [f"{k}={'x'.join(str(x) for x in v)}" for k, v in inputs.items()] if isinstance(inputs, Mapping) else inputs
@@ -160,23 +166,28 @@ def answer_placement(
     _known(precision, PRECISIONS, "precision")
     chosen = engine_list(engines)
     placing = build(request, chosen, precision)
+    started = time.perf_counter()
     found, notes = _solved(placing, objective, time_limit_s)
+    solve_s = time.perf_counter() - started
     difference = None
     if plan is not None:
         from orchard.studies.compute_plan import compare_plan
 
         difference = compare_plan(placing, found.choice, plan, objective)
-    phases = tuple(explained(placing, i, found.choice, placed_phase(placing, i, found.choice), objective) for i in range(len(placing.parts)))  # fmt: skip
+    phases = tuple(
+        explained(placing, i, found.choice, placed_phase(placing, i, found.choice), objective)
+        for i in range(len(placing.parts))
+    )
     caches = tuple(_cache_handovers(placing, found.choice))
     memory = _memory(placing, found.choice, phases)
     crossing_j = sum(net_cost(n, found.choice) for i, n in zip(placing.nets, placing.joules.nets) if i.kind == "cache")
     return Placement(
-        placing=placing, objective=objective, engines=chosen, precision=precision, answer=found, phases=phases,
+        placing=placing, objective=objective, engines=chosen, precision=precision, answer=found, solve_s=solve_s, phases=phases,
         caches=caches,
         total_s=sum(p.latency_s * p.times for p in phases) + sum(c.seconds for c in caches),
         total_j=sum(p.energy_j * p.times for p in phases) + crossing_j,
         memory=memory,
-        alternatives=alternatives(placing, objective, time_limit_s) if explain and len(chosen) > 1 else (),
+        alternatives=alternatives(placing, found, objective, time_limit_s) if explain and len(chosen) > 1 else (),
         restrictions=restrictions(placing, objective, found.value, time_limit_s) if explain and len(chosen) > 1 else (),
         difference=difference,
         warnings=(*notes, *_warnings(placing, found, phases, memory)),
@@ -211,33 +222,17 @@ def _known(value: str, known: Sequence[str], what: str) -> None:
         raise StudyError(f"{what} {value!r} is not known{did_you_mean(value, known)}; expected {', '.join(known)}")
 
 
-def minimised(
-    seconds: PlacementProblem, joules: PlacementProblem, objective: str, time_limit_s: float
-) -> tuple[Ints, float, float, float, str, int]:
-    """(choice, value, bound, gap, method, explored) of one objective."""
-    if objective == "edp":
-        product = lowest_product(seconds, joules, lambda p: solve(p, time_limit_s=time_limit_s))
-        method = f"{product.solves} weighted sums"
-        return product.choice, product.value, product.bound, product.gap, method, product.solves
-    found = solve(seconds if objective == "latency" else joules, time_limit_s=time_limit_s)
-    return found.choice, found.value, found.bound, found.gap, found.method, found.explored
-
-
-def _solved(placing: Placing, objective: str, time_limit_s: float) -> tuple[Answer, list[str]]:
-    started = time.perf_counter()
+def _solved(placing: Placing, objective: str, time_limit_s: float) -> tuple[Best, list[str]]:
     notes: list[str] = []
     try:
-        found = minimised(placing.seconds, placing.joules, objective, time_limit_s)
+        found = best_of(placing.seconds, placing.joules, objective, time_limit_s)
     except NoPlacement as error:
         if not placing.seconds.capacities:
             raise StudyError(f"{placing.request.model} on {placing.soc.id}: {error}") from None
         notes.append(f"{error}: weights are placed as if the GPU could wire all of them")
         free = replace(placing.seconds, capacities=()), replace(placing.joules, capacities=())
-        found = minimised(*free, objective, time_limit_s)
-    return Answer(
-        choice=found[0], value=found[1], bound=found[2], gap=found[3], method=found[4], explored=found[5],
-        solve_s=time.perf_counter() - started,
-    ), notes  # fmt: skip
+        found = best_of(*free, objective, time_limit_s)
+    return found, notes
 
 
 def _cache_handovers(placing: Placing, choice: Ints) -> list[CacheHandOver]:
@@ -287,9 +282,7 @@ def _copied_weights(placing: Placing, choice: Ints) -> float:
     return sum(sizes[name] for name, kinds in where.items() if len(kinds) == 2)
 
 
-def _warnings(
-    placing: Placing, found: Answer, phases: Sequence[PlacedPhase], memory: PlacedMemory
-) -> list[str]:
+def _warnings(placing: Placing, found: Best, phases: Sequence[PlacedPhase], memory: PlacedMemory) -> list[str]:
     from orchard.units import format_bytes
 
     model = next(iter(placing.plans.values())).model
@@ -350,9 +343,11 @@ def record(placement: Placement) -> dict[str, Any]:
         "value": p.answer.value,
         "proof": {
             "bound": p.answer.bound, "gap": p.answer.gap, "proven": p.answer.gap == 0.0, "method": p.answer.method,
-            "explored": p.answer.explored, "solve_s": p.answer.solve_s, "units": len(p.placing.free_seconds),
+            "explored": p.answer.explored, "solve_s": p.solve_s, "units": len(p.placing.free_seconds),
             "options": len(p.placing.options),
         },
+        "handover_share": p.handover_share,
+        "value_if_handovers_cost_twice": p.dear_value,
         "total_s": p.total_s,
         "total_j": p.total_j,
         "phases": {x.name: x.to_dict() for x in p.phases},
@@ -378,4 +373,4 @@ def _override_map(texts: Sequence[str]) -> dict[str, str]:
     return {key.strip(): value.strip() for key, _, value in (t.partition("=") for t in texts)}
 
 
-__all__ = ["Answer", "CacheHandOver", "Option", "PlacedMemory", "Placement", "answer_placement", "place", "record"]
+__all__ = ["CacheHandOver", "Option", "PlacedMemory", "Placement", "answer_placement", "place", "record"]

@@ -1,8 +1,9 @@
 """From a request to a placement problem: units, options, what each costs, what crosses, and what an engine does not take.
 
-An option is an engine with a precision: `stored` keeps the number formats of the model, `f16` runs 32-bit activations and weights in
-FP16, as Core ML does by default. A node of the problem is a unit of one phase. All phases of a request are one problem: the passes
-of a language model share their cache, and a cache filled on one engine has to be handed to another that decodes.
+An option is an engine with a precision: `stored` keeps the number formats of the model, `f16` runs 32-bit activations and
+weights in FP16, as Core ML does by default. A node of the problem is a unit of one phase. All phases of a request are one
+problem: the passes of a language model share their cache, and a cache filled on one engine has to be handed to another that
+decodes.
 """
 
 from __future__ import annotations
@@ -72,7 +73,8 @@ class Part:
 
     def unit_sums(self, option: Option, per_launch: NDArray[np.float64]) -> NDArray[np.float64]:
         """Sum of a quantity of launches over each unit."""
-        return np.bincount(self.launch_units[option], weights=per_launch, minlength=len(self.units))
+        found = np.bincount(self.launch_units[option], weights=per_launch, minlength=len(self.units))
+        return np.asarray(found, dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +133,7 @@ def build(request: Request, engines: Sequence[str], precision: str) -> Placing:
     for name in lead.phases:
         first = sum(len(p.units) for p in parts)
         times = float(request.generate) if name == "decode" else 1.0
-        parts.append(_part(name, plans, options, hw, soc, first, times, request))
+        parts.append(_part(name, plans, options, hw, soc, first, times))
     return _assemble(request, soc, hw, plans, options, tuple(parts), warnings)
 
 
@@ -166,7 +168,7 @@ def _on_graph_of(lead: Plan, plan: Plan) -> Plan:
 
 def _check_engines(soc: SoC, hw: HardwareArrays, engines: Sequence[str]) -> None:
     for engine, figure in (("ane", "ane.cores"), ("gpu", "gpu.cores")):
-        if engine in engines and not float(hw.get(figure, 0.0) or 0.0) > 0:  # type: ignore[arg-type]
+        if engine in engines and not float(hw.get(figure, 0.0) or 0.0) > 0:
             raise StudyError(f"{soc.id} describes no {engine}; place it on other engines with --engines")
 
 
@@ -190,7 +192,6 @@ def in_f16(graph: Graph) -> Graph:
 
 def _part(
     name: str, plans: Mapping[str, Plan], options: Sequence[Option], hw: HardwareArrays, soc: SoC, first: int, times: float,
-    request: Request,
 ) -> Part:  # fmt: skip
     lead = next(iter(plans.values()))
     stored = graph_of(lead, name)
@@ -209,7 +210,7 @@ def _part(
     units = make_units(stored, launches.values())
     return Part(
         name=name, graphs=graphs, units=units, first=first, times=times, prices=prices,
-        calls=tuple(max((plans[o.engine].phases[name] for o in options), key=len)),
+        calls=max((tuple(plans[o.engine].phases[name]) for o in options), key=lambda calls: len(calls)),
         launch_units={o: np.array([units.unit_of[k.ops[0]] for k in ks], dtype=np.int64) for o, ks in launches.items()},
         blocked={p: _blocked(graphs[p], units, plans, soc, name) for p in {o.precision for o in options}},
     )  # fmt: skip
@@ -244,7 +245,7 @@ def _assemble(
     allowed[stuck] = True
     warnings = [*warnings, *_stuck_warnings(parts, stuck, options)]
     pairs = list(_nets(parts, options, hw, request))
-    capacities = _capacities(parts, options, soc, plans)
+    capacities = _capacities(parts, options, soc)
     charges_s = [_charge(p, options, e, joules=False) for p in parts for e in dict.fromkeys(o.engine for o in options)]
     charges_j = [_charge(p, options, e, joules=True) for p in parts for e in dict.fromkeys(o.engine for o in options)]
     return Placing(
@@ -275,9 +276,7 @@ def _allowed(part: Part, options: Sequence[Option]) -> NDArray[np.bool_]:
     return allowed
 
 
-def _stuck_warnings(
-    parts: Sequence[Part], stuck: NDArray[np.int64], options: Sequence[Option]
-) -> Iterator[str]:
+def _stuck_warnings(parts: Sequence[Part], stuck: NDArray[np.int64], options: Sequence[Option]) -> Iterator[str]:
     if not len(stuck):
         return
     names = [op for p in parts for n in p.nodes if n in set(stuck.tolist()) for op in p.units.ops[n - p.first]]
@@ -386,14 +385,12 @@ def _caches(earlier: Part, later: Part, request: Request) -> Iterator[Cache]:
     bindings.update({k: 1 for k in ("T", "B") if k in later.graph.symbols and k not in bindings})
     same = earlier.graph is later.graph
     writers, readers = _state_units(earlier), _state_units(later)
-    outputs = [view_roots(earlier.graph).get(n, n) for n in earlier.graph.outputs]
-    maker = {name: op.name for op in earlier.graph.ops for name in op.outputs}
-    last = earlier.units.unit_of[maker[outputs[0]]]
-    updated = _updated_states(later.graph)
+    if not same:
+        writers = dict(_made_states(earlier, later))
     for tensor in later.graph.of_role(Role.STATE):
-        if tensor.name not in readers or (not same and tensor.name in updated):
-            continue  # nobody reads it, or (another graph) it starts empty
-        source = writers[tensor.name][0] if same else last
+        if tensor.name not in readers or tensor.name not in writers:
+            continue  # nobody reads it, or it starts empty
+        source = writers[tensor.name][0]
         shape = tuple(int(value_of(s, bindings)) for s in tensor.shape)
         yield Cache(tensor.name, source, readers[tensor.name], shape, number_format(tensor.format).bytes_per_element)
 
@@ -413,13 +410,19 @@ def _state_units(part: Part) -> dict[str, tuple[int, ...]]:
     return {name: tuple(units) for name, units in found.items()}
 
 
-def _updated_states(graph: Graph) -> frozenset[str]:
-    return frozenset(op.inputs[0] for op in graph.ops if op.kind == "update")
+def _made_states(earlier: Part, later: Part) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """States that a decoder never updates are results of the encoder (keys and values of its cross attention): by name where
+    the names agree, else of the encoder's last unit."""
+    roots = view_roots(earlier.graph)
+    maker = {name: op.name for op in earlier.graph.ops for name in op.outputs}
+    made = {n: earlier.units.unit_of[maker[roots.get(n, n)]] for n in earlier.graph.outputs if roots.get(n, n) in maker}
+    updated = {op.inputs[0] for op in later.graph.ops if op.kind == "update"}
+    for tensor in later.graph.of_role(Role.STATE):
+        if tensor.name not in updated and made:
+            yield tensor.name, (made.get(tensor.name, max(made.values())),)
 
 
-def _capacities(
-    parts: Sequence[Part], options: Sequence[Option], soc: SoC, plans: Mapping[str, Plan]
-) -> tuple[Capacity, ...]:
+def _capacities(parts: Sequence[Part], options: Sequence[Option], soc: SoC) -> tuple[Capacity, ...]:
     """The GPU may wire only part of the memory: where the weights of a pass exceed that, a limit on what it is given."""
     limit = float(memory_limit(soc, "gpu")) if any(o.engine == "gpu" for o in options) else math.inf
     nodes = sum(len(p.units) for p in parts)

@@ -24,8 +24,8 @@ MOST_EXPLAINED = 40
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Alternative:
-    """The best on a set of engines; `value` in the objective's unit, None where the set has none. `lifted`: ops that no engine of the
-    set takes, priced as if one did."""
+    """The best on a set of engines; `value` in the objective's unit, None where the set has none. `lifted`: ops that no
+    engine of the set takes, priced as if one did."""
 
     engines: tuple[str, ...]
     value: float | None
@@ -58,15 +58,26 @@ class Restriction:
         return {name: getattr(self, name) for name in self.__slots__}
 
 
-def best_value(
-    seconds: PlacementProblem, joules: PlacementProblem, objective: str, time_limit_s: float
-) -> tuple[Ints, float, float]:
-    """(choice, value, gap)."""
+@dataclass(frozen=True, slots=True)
+class Best:
+    """A choice with its proof, in the objective's unit."""
+
+    choice: Ints
+    value: float
+    bound: float
+    gap: float
+    method: str
+    explored: int
+
+
+def best_of(seconds: PlacementProblem, joules: PlacementProblem, objective: str, time_limit_s: float) -> Best:
+    """The least seconds (`latency`), joules (`energy`) or product of both (`edp`). Raises NoPlacement."""
     if objective == "edp":
         product = lowest_product(seconds, joules, lambda p: solve(p, time_limit_s=time_limit_s))
-        return product.choice, product.value, product.gap
+        method = f"{product.solves} weighted sums"
+        return Best(product.choice, product.value, product.bound, product.gap, method, product.solves)
     found = solve(seconds if objective == "latency" else joules, time_limit_s=time_limit_s)
-    return found.choice, found.value, found.gap
+    return Best(found.choice, found.value, found.bound, found.gap, found.method, found.explored)
 
 
 def value_of_choice(placing: Placing, choice: Ints, objective: str) -> float:
@@ -76,11 +87,19 @@ def value_of_choice(placing: Placing, choice: Ints, objective: str) -> float:
     return {"latency": seconds, "energy": joules, "edp": seconds * joules}[objective]
 
 
-def alternatives(placing: Placing, objective: str, time_limit_s: float) -> tuple[Alternative, ...]:
-    """Every smaller set of the engines in question, single engines first."""
+def alternatives(placing: Placing, best: Best, objective: str, time_limit_s: float) -> tuple[Alternative, ...]:
+    """Every smaller set of the engines in question, single engines first. A set that holds every engine of the best has it."""
     engines = [e for e in ENGINES if any(o.engine == e for o in placing.options)]
     sets = [s for n in range(1, len(engines)) for s in itertools.combinations(engines, n)]
-    return tuple(_on(placing, s, objective, time_limit_s) for s in sets)
+    used = {placing.options[int(o)].engine for o in np.unique(best.choice)}
+    same = Alternative(
+        engines=(), value=best.value, total_s=placing.seconds.value(best.choice),
+        total_j=placing.joules.value(best.choice), proven=best.gap == 0.0, lifted=0,
+    )  # fmt: skip
+    reached = used if not placing.unplaceable and np.isfinite(same.total_s or 0.0) else set(ENGINES) | {""}
+    return tuple(
+        replace(same, engines=s) if reached <= set(s) else _on(placing, s, objective, time_limit_s) for s in sets
+    )
 
 
 def _on(placing: Placing, engines: tuple[str, ...], objective: str, time_limit_s: float) -> Alternative:
@@ -88,19 +107,19 @@ def _on(placing: Placing, engines: tuple[str, ...], objective: str, time_limit_s
     finite = np.isfinite(placing.seconds.cost) & allowed
     stuck = ~finite.any(axis=1)
     finite[stuck] = allowed
-    lifted = {n for n in np.flatnonzero(stuck)} | {n for n in placing.unplaceable if len(engines) >= 1}
+    lifted = set(np.flatnonzero(stuck).tolist()) | placing.unplaceable
     ops = sum(len(p.units.ops[n - p.first]) for p in placing.parts for n in p.nodes if n in lifted)
     seconds = replace(placing.seconds, cost=np.where(finite, placing.free_seconds, np.inf))
     joules = replace(placing.joules, cost=np.where(finite, placing.free_joules, np.inf))
     if len(engines) == 1:
         seconds, joules = replace(seconds, capacities=()), replace(joules, capacities=())
     try:
-        choice, value, gap = best_value(seconds, joules, objective, time_limit_s)
+        best = best_of(seconds, joules, objective, time_limit_s)
     except NoPlacement:
         return Alternative(engines=engines, value=None, total_s=None, total_j=None, proven=False, lifted=ops)
     return Alternative(
-        engines=engines, value=value, total_s=seconds.value(choice), total_j=joules.value(choice), proven=gap == 0.0,
-        lifted=ops,
+        engines=engines, value=best.value, total_s=seconds.value(best.choice), total_j=joules.value(best.choice),
+        proven=best.gap == 0.0, lifted=ops,
     )  # fmt: skip
 
 
@@ -138,7 +157,7 @@ def _lifted(
                 allowed[node, column] = True
     seconds = replace(placing.seconds, cost=np.where(allowed, placing.free_seconds, np.inf))
     joules = replace(placing.joules, cost=np.where(allowed, placing.free_joules, np.inf))
-    found = best_value(seconds, joules, objective, time_limit_s)[1]
+    found = best_of(seconds, joules, objective, time_limit_s).value
     first = members[0][2]
     return Restriction(
         rule=first.rule, reason=f"{first.kind}: {first.reason}", change=first.change, source=first.source,
@@ -157,7 +176,9 @@ def explained(placing: Placing, index: int, choice: Ints, phase: PlacedPhase, ob
         names = [o for g in phase.plan.groups[segment.first : segment.last + 1] for o in g.ops]
         nodes = sorted({part.first + part.units.unit_of[o] for o in names})
         before = runs[at - 1].engine
-        runs[at] = _with_reason(placing, choice, runs[at], before, nodes, base, objective if at <= MOST_EXPLAINED else None)
+        runs[at] = _with_reason(
+            placing, choice, runs[at], before, nodes, base, objective if at <= MOST_EXPLAINED else None
+        )
     return replace(phase, runs=tuple(runs))
 
 
@@ -176,12 +197,4 @@ def _with_reason(
     for node in nodes:
         moved[node] = placing.options.index(replace(placing.options[int(choice[node])], engine=before))
     more = value_of_choice(placing, moved, objective) - base
-    if more > 0:
-        return replace(run, why=f"on {before} the request would cost {more / base:+.2%}")
-    back = _return_reason(placing, nodes, before)
-    return replace(run, why=back or "a tie")
-
-
-def _return_reason(placing: Placing, nodes: list[int], before: str) -> str:
-    del placing, nodes
-    return f"staying on {before} would cost the same"
+    return replace(run, why=f"kept on {before}, the whole would cost {more / base:+.2%}")

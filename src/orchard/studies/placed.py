@@ -152,7 +152,8 @@ class _Seconds:
             self.engines[option.engine] += float(placing.free_seconds[node, choice[node]]) / part.times
         self.engines = {e: s for e, s in self.engines.items() if s > 0}
         self.calls = {
-            e: next(p.call_s for o, p in part.prices.items() if o.engine == e) for e in self._charged(placing, part, choice)
+            e: next(p.call_s for o, p in part.prices.items() if o.engine == e)
+            for e in self._charged(placing, part, choice)
         }
         self.crossings = self.casts = 0.0
         for info, net in zip(placing.nets, placing.seconds.nets):
@@ -209,7 +210,7 @@ def _other_joules(placing: Placing, part: Part, options: list[Option]) -> float:
 
 def _bound(placing: Placing, part: Part, options: list[Option]) -> float:
     """Engines may overlap, so: the slowest engine's own bound, or all compulsory bytes at the DRAM's peak."""
-    cache = float(placing.hw.get("slc.size", 0.0) or 0.0)  # type: ignore[arg-type]
+    cache = float(placing.hw.get("slc.size", 0.0) or 0.0)
     bound = 0.0
     for option in dict.fromkeys(options):
         prices = part.prices[option]
@@ -224,7 +225,7 @@ def _bound(placing: Placing, part: Part, options: list[Option]) -> float:
     if any(o.precision != "stored" for o in options):
         return bound  # the bytes of a mix of formats are no phase's compulsory bytes
     moved = sum(c.weight * max(compulsory_bytes(whole.evaluate(c.bindings)) - cache, 0.0) for c in calls)
-    return max(bound, moved / float(placing.hw["dram.bandwidth"]))  # type: ignore[arg-type]
+    return max(bound, moved / float(placing.hw["dram.bandwidth"]))
 
 
 def _plan(
@@ -271,9 +272,7 @@ def _result_formats(graph: Graph) -> dict[str, str]:
     return {op.name: graph.tensors[op.outputs[0]].format for op in graph.ops}
 
 
-def _handovers(
-    placing: Placing, part: Part, index: int, choice: Ints, groups: list[LaunchGroup]
-) -> Iterator[HandOver]:
+def _handovers(placing: Placing, part: Part, index: int, choice: Ints, groups: list[LaunchGroup]) -> Iterator[HandOver]:
     readers = _reading_groups(part.graph, groups)
     for info, net in zip(placing.nets, placing.seconds.nets):
         if info.part != index or info.kind not in ("flow", "state"):
@@ -304,9 +303,7 @@ def _reading_groups(graph: Graph, groups: list[LaunchGroup]) -> dict[str, list[i
     return found
 
 
-def _runs(
-    placing: Placing, index: int, plan: EnginePlan, steps: tuple[Step, ...], choice: Ints
-) -> tuple[Run, ...]:
+def _runs(placing: Placing, index: int, plan: EnginePlan, steps: tuple[Step, ...], choice: Ints) -> tuple[Run, ...]:
     part = placing.parts[index]
     seconds = np.zeros(len(plan.groups))
     for step in steps:
