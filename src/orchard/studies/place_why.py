@@ -108,7 +108,7 @@ def _on(placing: Placing, engines: tuple[str, ...], objective: str, time_limit_s
     stuck = ~finite.any(axis=1)
     finite[stuck] = allowed
     lifted = set(np.flatnonzero(stuck).tolist()) | placing.unplaceable
-    ops = sum(len(p.units.ops[n - p.first]) for p in placing.parts for n in p.nodes if n in lifted)
+    ops = len({f.op for n in lifted for o in placing.options for f in placing.reasons(n, o)})
     seconds = replace(placing.seconds, cost=np.where(finite, placing.free_seconds, np.inf))
     joules = replace(placing.joules, cost=np.where(finite, placing.free_joules, np.inf))
     if len(engines) == 1:
