@@ -38,11 +38,11 @@ return %d
 
 
 @pytest.fixture
-def as_model(monkeypatch: pytest.MonkeyPatch) -> None:
+def _own_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model names `mix` and `mix32` are graphs of this file."""
     from orchard.studies import predict
 
-    graphs = {"mix": MIX, "mix32": MIX.with_formats({n: "f32" for n in MIX.tensors})}
+    graphs = {"mix": MIX, "mix32": MIX.with_formats(dict.fromkeys(MIX.tensors, "f32"))}
 
     def opened(request: Request) -> sources.ImportedModel:
         return sources.ImportedModel(name=request.model, source="test", base=graphs[request.model])
@@ -77,7 +77,8 @@ def test_one_engine_is_predict_to_the_last_digit(
     assert placed.memory.weights == predicted.memory.weights
 
 
-def test_every_placement_of_a_small_model_is_no_better(as_model: None) -> None:
+@pytest.mark.usefixtures("_own_models")
+def test_every_placement_of_a_small_model_is_no_better() -> None:
     for objective in ("latency", "energy", "edp"):
         found = place("mix", "m4", objective=objective)
         placing = found.placing
@@ -87,7 +88,8 @@ def test_every_placement_of_a_small_model_is_no_better(as_model: None) -> None:
         assert found.answer.bound == pytest.approx(found.answer.value, rel=1e-6)
 
 
-def test_parts_of_a_mixed_placement_add_up(as_model: None) -> None:
+@pytest.mark.usefixtures("_own_models")
+def test_parts_of_a_mixed_placement_add_up() -> None:
     found = mixed_placement()
     phase = found.phases[0]
     assert phase.plan.engines == ("gpu", "ane")
@@ -105,11 +107,12 @@ def test_parts_of_a_mixed_placement_add_up(as_model: None) -> None:
 
 
 def mixed_placement() -> Placement:
-    """A GPU of one core and an engine that costs nothing to enter: the convolutions go to the Neural Engine, the softmax cannot."""
+    """A GPU of one core and an engine that costs little to enter: all but the softmax goes to the Neural Engine."""
     return place("mix", "m4", engines="gpu,ane", overrides=("gpu.cores=1", "ane.dispatch=1us"))
 
 
-def test_the_op_that_forces_a_switch_is_named_and_its_price_is_right(as_model: None) -> None:
+@pytest.mark.usefixtures("_own_models")
+def test_the_op_that_forces_a_switch_is_named_and_its_price_is_right() -> None:
     found = mixed_placement()
     runs = found.phases[0].runs
     assert [r.engine for r in runs] == ["ane", "gpu", "ane"]
@@ -124,13 +127,15 @@ def test_the_op_that_forces_a_switch_is_named_and_its_price_is_right(as_model: N
     assert reason.saves == pytest.approx(found.answer.value - reason.value)
 
 
-def test_a_tensor_is_handed_over_once_per_engine_however_many_read_it(as_model: None) -> None:
+@pytest.mark.usefixtures("_own_models")
+def test_a_tensor_is_handed_over_once_per_engine_however_many_read_it() -> None:
     plan = mixed_placement().phases[0].plan
     assert [(h.tensor, h.source, h.target) for h in plan.handovers] == [("b", "ane", "gpu"), ("s", "gpu", "ane")]
     assert plan.handovers[0].bytes == 64 * 64 * 64 * 2
 
 
-def test_dearer_hand_overs_never_make_a_better_placement(as_model: None) -> None:
+@pytest.mark.usefixtures("_own_models")
+def test_dearer_hand_overs_never_make_a_better_placement() -> None:
     values = [
         place(
             "mix", "m4", engines="gpu,ane", overrides=("gpu.cores=1", f"ane.dispatch={ms} ms"), explain=False
@@ -176,7 +181,8 @@ def test_weights_read_on_two_engines_are_kept_twice() -> None:
     assert place("qwen3-0.6b", "m4pro", engines="gpu").memory.copies == 0
 
 
-def test_32_bit_models_may_run_in_f16_only_where_asked(as_model: None) -> None:
+@pytest.mark.usefixtures("_own_models")
+def test_32_bit_models_may_run_in_f16_only_where_asked() -> None:
     stored = place("mix32", "m4", precision="stored", explain=False)
     assert "ane" not in stored.phases[0].plan.engines
     assert {g.precision for g in stored.phases[0].plan.groups} == {"f32"}
@@ -225,7 +231,8 @@ def test_core_ml_names_of_compute_units_are_sets_of_engines() -> None:
     assert engine_list("ane, gpu") == ("gpu", "ane")
 
 
-def test_the_record_is_plain_json(as_model: None) -> None:
+@pytest.mark.usefixtures("_own_models")
+def test_the_record_is_plain_json() -> None:
     record = mixed_placement().to_dict()
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert sum(record["phases"]["inference"]["engine_s"].values()) > 0
@@ -242,7 +249,8 @@ def system_plan(graph: Graph, engine_of: dict[str, str]) -> dict[str, object]:
     }  # fmt: skip
 
 
-def test_a_system_plan_is_priced_and_its_differences_are_listed(as_model: None, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_own_models")
+def test_a_system_plan_is_priced_and_its_differences_are_listed(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(system_plan(MIX, dict.fromkeys(["a", "b", "s", "c", "d"], "NeuralEngine"))))
     found = place("mix", "m4", overrides=("gpu.cores=1", "ane.dispatch=1us"), plan=str(path), explain=False).difference
@@ -259,7 +267,8 @@ def test_a_system_plan_is_priced_and_its_differences_are_listed(as_model: None, 
     assert sum(d.ops for d in everything.differences) == len(elsewhere) > 0
 
 
-def test_a_core_ai_plan_reads_the_same(as_model: None, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_own_models")
+def test_a_core_ai_plan_reads_the_same(tmp_path: Path) -> None:
     names = [
         "coreai.constant",
         "coreai.conv2d",
@@ -302,14 +311,16 @@ def test_a_core_ai_plan_reads_the_same(as_model: None, tmp_path: Path) -> None:
         ('{"entries": [7], "operation_names": {}}', r"entries\[0\]"),
     ],
 )  # fmt: skip
-def test_what_is_no_plan_of_this_model_is_refused(as_model: None, tmp_path: Path, content: str, sentence: str) -> None:
+@pytest.mark.usefixtures("_own_models")
+def test_what_is_no_plan_of_this_model_is_refused(tmp_path: Path, content: str, sentence: str) -> None:
     path = tmp_path / "plan.json"
     path.write_text(content)
     with pytest.raises(StudyError, match=sentence):
         place("mix", "m4", plan=str(path), explain=False)
 
 
-def test_a_plan_with_an_engine_left_out_is_refused(as_model: None, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_own_models")
+def test_a_plan_with_an_engine_left_out_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     path.write_text(json.dumps(system_plan(MIX, {})))
     with pytest.raises(StudyError, match="runs ops on cpu, which --engines leaves out"):
