@@ -14,7 +14,7 @@ from orchard.ir import Graph, parse_graph
 from orchard.mapping.engine_plan import plan_errors
 from orchard.studies import sources
 from orchard.studies.errors import StudyError
-from orchard.studies.place import Placement, engine_list, place
+from orchard.studies.place import Placement, copied_weights, engine_list, place
 from orchard.studies.place_problem import WIDE, build, in_f16
 from orchard.studies.place_why import value_of_choice
 from orchard.studies.request import Request
@@ -37,12 +37,29 @@ return %d
 """Two convolutions around a softmax over an axis that no Neural Engine takes."""
 
 
+FORK = parse_graph(
+    """graph "fork" ()
+%x: f16[1, 256, 64, 64] = input
+%w: f16[256, 256, 3, 3] = weight part=conv
+%a1: f16[1, 256, 64, 64] = einsum(%x, %w) spec="n c (p+r) (q+s), k c r s -> n k p q"
+%b1: f16[1, 256, 64, 64] = einsum(%x, %w) spec="n c (p+r) (q+s), k c r s -> n k p q"
+%a2: f16[1, 256, 64, 64] = einsum(%a1, %w) spec="n c (p+r) (q+s), k c r s -> n k p q"
+%b2: f16[1, 256, 64, 64] = einsum(%b1, %w) spec="n c (p+r) (q+s), k c r s -> n k p q"
+%a3: f16[1, 256, 64, 64] = einsum(%a2, %w) spec="n c (p+r) (q+s), k c r s -> n k p q"
+%b3: f16[1, 256, 64, 64] = einsum(%b2, %w) spec="n c (p+r) (q+s), k c r s -> n k p q"
+%y: f16[1, 256, 64, 64] = elementwise(%a3, %b3) fn="add"
+return %y
+"""
+)
+"""Two branches of three convolutions each, then a join."""
+
+
 @pytest.fixture
 def _own_models(monkeypatch: pytest.MonkeyPatch) -> None:
     """The model names `mix` and `mix32` are graphs of this file."""
     from orchard.studies import predict
 
-    graphs = {"mix": MIX, "mix32": MIX.with_formats(dict.fromkeys(MIX.tensors, "f32"))}
+    graphs = {"mix": MIX, "fork": FORK, "mix32": MIX.with_formats(dict.fromkeys(MIX.tensors, "f32"))}
 
     def opened(request: Request) -> sources.ImportedModel:
         return sources.ImportedModel(name=request.model, source="test", base=graphs[request.model])
@@ -102,13 +119,35 @@ def test_parts_of_a_mixed_placement_add_up() -> None:
     assert sum(r.handover_s for r in phase.runs) == pytest.approx(phase.handover_s, rel=1e-9)
     assert sum(r.ops for r in phase.runs) == len(MIX.ops)
     assert phase.bound_s < phase.interval_s[0] < phase.latency_s < phase.interval_s[1]
-    assert phase.concurrency.bound_s <= phase.concurrency.latency_s <= phase.latency_s * (1 + 1e-12)
+    assert phase.overlap.bound_s <= phase.overlap.latency_s <= phase.latency_s * (1 + 1e-12)
     assert found.total_j == pytest.approx(value_of_choice(found.placing, found.answer.choice, "energy"), rel=1e-9)
 
 
 def mixed_placement() -> Placement:
     """A GPU of one core and an engine that costs little to enter: all but the softmax goes to the Neural Engine."""
     return place("mix", "m4", engines="gpu,ane", overrides=("gpu.cores=1", "ane.dispatch=1us"))
+
+
+@pytest.mark.usefixtures("_own_models")
+def test_moving_branches_overlaps_and_stays_above_what_no_placement_beats() -> None:
+    """Two equal branches, two engines about as fast: one branch each is close to half of both on one."""
+    found = place("fork", "m4", engines="gpu,ane", overrides=("ane.cores=2", "ane.dispatch=1us"), explain=False)
+    phase = found.phases[0]
+    assert len(phase.plan.engines) == 1
+    assert phase.overlap.latency_s == pytest.approx(phase.latency_s, rel=1e-9)
+    assert phase.overlap.moved_ops >= 3
+    assert phase.overlap.moved_s < 0.9 * phase.latency_s
+    every = least_overlapped(found)
+    assert phase.overlap.least_s <= every * (1 + 1e-12)
+    assert every <= phase.overlap.moved_s * (1 + 1e-12)
+
+
+def least_overlapped(found: Placement) -> float:
+    """Best list schedule over every choice of engines."""
+    from orchard.studies.place_overlap import overlap
+
+    units = len(found.placing.free_seconds)
+    return min(overlap(found.placing, 0, np.array(c)).latency_s for c in itertools.product(range(2), repeat=units))
 
 
 @pytest.mark.usefixtures("_own_models")
@@ -174,11 +213,12 @@ def test_prefill_and_decode_on_two_engines_pay_for_the_cache() -> None:
 
 
 def test_weights_read_on_two_engines_are_kept_twice() -> None:
-    found = place("qwen3-0.6b", "m4pro", objective="edp", engines="gpu,ane", explain=False)
-    assert [p.plan.engines for p in found.phases] == [("gpu", "ane"), ("gpu",)]
-    assert 0 < found.memory.copies <= found.memory.weights
-    assert found.memory.total > found.memory.weights + found.memory.copies + found.memory.kv_cache
-    assert place("qwen3-0.6b", "m4pro", engines="gpu").memory.copies == 0
+    placing = build(Request(model="qwen3-0.6b", chip="m4pro"), ("gpu", "ane"), "auto")
+    apart = np.zeros(len(placing.free_seconds), dtype=np.int64)
+    assert copied_weights(placing, apart) == 0
+    apart[list(placing.parts[0].nodes)] = 1
+    assert copied_weights(placing, apart) == orchard.predict("qwen3-0.6b", "m4pro").weight_bytes
+    assert copied_weights(placing, np.ones_like(apart)) == 0
 
 
 @pytest.mark.usefixtures("_own_models")
@@ -216,6 +256,7 @@ def test_activations_are_packed_close_to_what_lives_at_once() -> None:
         ({"objective": "speed"}, "expected latency, energy, edp"),
         ({"engines": "tpu"}, "engine 'tpu' is not known"),
         ({"engines": ""}, "engine '' is not known"),
+        ({"time_limit_s": float("nan")}, "seconds above 0"),
         ({"precision": "f8"}, "expected auto, stored, f16"),
         ({"plan": "/nowhere.json"}, "No such file"),
     ],

@@ -79,13 +79,20 @@ def _phase_notes(phase: PlacedPhase) -> Iterator[str]:
     parts = [f"{engine} {number(s * 1e3)} ms" for engine, s in phase.engine_s.items()]
     parts += [f"hand-overs {number(phase.handover_s * 1e3)} ms"] if phase.handover_s else []
     yield ", ".join([*parts, f"calls {number(phase.call_s * 1e3)} ms"])
-    together = phase.concurrency
-    if together.latency_s < phase.latency_s * (1 - 1e-6):
-        yield (
-            f"branches side by side: {number(together.latency_s * 1e3)} ms "
-            f"(no order below {number(together.bound_s * 1e3)}); pipelined {number(together.per_s)} a second"
-        )
+    yield from _side_by_side(phase)
     yield f"activations: {format_bytes(phase.arena.bytes)}, at least {format_bytes(phase.arena.bound)} ({phase.arena.order})"
+
+
+def _side_by_side(phase: PlacedPhase) -> Iterator[str]:
+    """Nothing where no branch can overlap."""
+    o = phase.overlap
+    if o.latency_s < phase.latency_s * (1 - 1e-6):
+        yield f"branches side by side: {number(o.latency_s * 1e3)} ms (no order below {number(o.bound_s * 1e3)} ms)"
+    if o.moved_ops:
+        yield (
+            f"moving {o.moved_ops} ops ({o.moved_first}, ...) overlaps to {number(o.moved_s * 1e3)} ms "
+            f"(none below {number(o.least_s * 1e3)})"
+        )
 
 
 def _run_table(runs: Sequence[Run]) -> RenderableType:
@@ -167,7 +174,7 @@ def _difference(d: PlanDifference | None, objective: str) -> RenderableType | No
     names = {"coreml": "Core ML", "coreai": "Core AI"}
     ops = ", ".join(f"{count} on {engine}" for engine, count in d.engines.items())
     far = f"{d.value / d.best - 1:.2%} above the best" if d.best else ""
-    head = f"{names[d.source]}'s plan: {shown(d.value, objective)}, {far}; {ops}; {d.matched} ops matched"
+    head = f"{names[d.source]}'s plan: {shown(d.value, objective)}, {far}\n{ops}; {d.matched} ops of the model matched"
     rows = [
         [str(x.ops), x.system, x.best, f"{x.change / d.value:+.2%}" if d.value else "", _short(x.first, 22),
          f"{x.blocked} ops our rules keep off" if x.blocked else ""]

@@ -470,6 +470,16 @@ class PlacedHandOver(_Record):
     bytes: float
 
 
+class PlacedOverlap(_Record):
+    latency_s: float
+    bound_s: float
+    per_s: float
+    moved_s: float
+    moved_ops: int
+    moved_first: str
+    least_s: float
+
+
 class PlacedPhasePart(_Record):
     latency_s: float
     interval_s: list[float] = Field(min_length=2, max_length=2)
@@ -480,9 +490,7 @@ class PlacedPhasePart(_Record):
     handover_s: float
     casts_s: float
     call_s: float
-    overlapped_s: float
-    overlapped_bound_s: float
-    pipelined_per_s: float
+    overlap: PlacedOverlap
     arena_bytes: int
     arena_bound_bytes: int
     segments: list[PlacedSegment]

@@ -43,7 +43,7 @@ KINDS = {
     "tile": "move", "cast": "move", "split": "move",
 }  # fmt: skip
 """What a part of an operator's name says about its kind; what none says is element-wise."""
-SILENT = ("const", "reshape", "expand_dims", "squeeze", "identity", "output", "graph", "invoke", "state", "read_state")
+SILENT = ("const", "reshape", "expand_dims", "squeeze", "identity", "output", "graph", "module", "invoke", "state", "read_state")
 
 
 @dataclass(frozen=True, slots=True)

@@ -164,6 +164,8 @@ def answer_placement(
     """The placement of a request."""
     _known(objective, OBJECTIVES, "objective")
     _known(precision, PRECISIONS, "precision")
+    if not 0 < time_limit_s < 1e6:
+        raise StudyError(f"time limit: got {time_limit_s:g}, expected seconds above 0, for example 30")
     chosen = engine_list(engines)
     placing = build(request, chosen, precision)
     started = time.perf_counter()
@@ -259,13 +261,13 @@ def _memory(placing: Placing, choice: Ints, phases: Sequence[PlacedPhase]) -> Pl
     limits = [memory_of(placing.plans[e], placing.soc, placing.request).limit for e in used]
     largest = max(phases, key=lambda p: p.arena.bytes)
     return PlacedMemory(
-        weights=need.weights, copies=round(_copied_weights(placing, choice)), kv_cache=need.kv_cache,
+        weights=need.weights, copies=round(copied_weights(placing, choice)), kv_cache=need.kv_cache,
         arena=largest.arena.bytes, arena_bound=largest.arena.bound, arena_order=largest.arena.order,
         limit=limits[0] if len(used) == 1 else max(limits),
     )  # fmt: skip
 
 
-def _copied_weights(placing: Placing, choice: Ints) -> float:
+def copied_weights(placing: Placing, choice: Ints) -> float:
     """Bytes of weights that are read on the Neural Engine in one phase and elsewhere in another."""
     from orchard.ir import Role, value_of
     from orchard.units import number_format

@@ -18,9 +18,9 @@ from orchard.cost.lower import KernelTable, merged
 from orchard.cost.units import view_roots
 from orchard.ir import Graph, Role, value_of
 from orchard.mapping.arena import Arena, Buffer, plan_arena
-from orchard.mapping.engine_plan import ENGINES, EnginePlan, HandOver, LaunchGroup, dependencies
+from orchard.mapping.engine_plan import ENGINES, EnginePlan, HandOver, LaunchGroup
 from orchard.search.placement import Net, net_cost
-from orchard.search.schedule import Edge, list_schedule
+from orchard.studies.place_overlap import Overlap, overlap
 from orchard.studies.place_problem import Option, Part, Placing
 from orchard.studies.predict import DEFAULT_ERROR, phase_of
 from orchard.units import number_format
@@ -62,16 +62,6 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Concurrency:
-    """The same choice of engines with independent branches side by side. `bound_s`: no order of these launches ends earlier.
-    `per_s`: passes per second when further inputs follow without waiting, set by the busiest engine."""
-
-    latency_s: float
-    bound_s: float
-    per_s: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedPhase:
     """One phase; times per pass (decode: per token). `latency_s` = engine seconds + hand-overs + calls, one launch at a time.
 
@@ -94,7 +84,7 @@ class PlacedPhase:
     plan: EnginePlan
     steps: tuple[Step, ...]
     runs: tuple[Run, ...]
-    concurrency: Concurrency
+    overlap: Overlap
     arena: Arena
 
     def to_dict(self) -> dict[str, Any]:
@@ -108,9 +98,7 @@ class PlacedPhase:
             "handover_s": self.handover_s,
             "casts_s": self.casts_s,
             "call_s": self.call_s,
-            "overlapped_s": self.concurrency.latency_s,
-            "overlapped_bound_s": self.concurrency.bound_s,
-            "pipelined_per_s": self.concurrency.per_s,
+            "overlap": {name: getattr(self.overlap, name) for name in Overlap.__slots__},
             "arena_bytes": self.arena.bytes,
             "arena_bound_bytes": self.arena.bound,
             "segments": [{name: getattr(run, name) for name in Run.__slots__} for run in self.runs],
@@ -136,7 +124,7 @@ def placed_phase(placing: Placing, index: int, choice: Ints) -> PlacedPhase:
         energy_interval_j=(joules * ENERGY_SPREAD[0], joules * ENERGY_SPREAD[1]),
         engine_s=seconds.engines, handover_s=seconds.crossings + seconds.casts, casts_s=seconds.casts,
         call_s=sum(seconds.calls.values()), plan=plan, steps=steps, runs=_runs(placing, index, plan, steps, choice),
-        concurrency=_side_by_side(placing, index, plan, steps, seconds, choice),
+        overlap=overlap(placing, index, choice),
         arena=plan_arena(list(buffers(part, plan, HandOverPrices(placing.hw)))),
     )  # fmt: skip
 
@@ -330,45 +318,6 @@ def _runs(placing: Placing, index: int, plan: EnginePlan, steps: tuple[Step, ...
             )
         )  # fmt: skip
     return tuple(found)
-
-
-def _side_by_side(
-    placing: Placing, index: int, plan: EnginePlan, steps: tuple[Step, ...], seconds: _Seconds, choice: Ints
-) -> Concurrency:
-    """Launches of different engines overlap where their inputs allow; a hand-over delays its readers and occupies no engine;
-    every engine's call comes first. Nothing slows down for sharing the memory (`orchard simulate` looks at that)."""
-    part = placing.parts[index]
-    own = [0.0] * len(plan.groups)
-    for step in steps:
-        own[step.group] = step.seconds
-    machine = [g.engine if g.launches else "views" for g in plan.groups]
-    cost = {
-        info.tensor: net_cost(net, choice) / part.times
-        for info, net in zip(placing.nets, placing.seconds.nets)
-        if info.part == index and info.kind in ("flow", "state")
-    }
-    roots = view_roots(part.graph)
-    maker = {name: op.name for op in part.graph.ops for name in op.outputs}
-    group_of = {op: at for at, g in enumerate(plan.groups) for op in g.ops}
-    delay: dict[tuple[int, int], float] = {}
-    for after, befores in enumerate(dependencies(plan, part.graph)):
-        for before in befores:
-            delay.setdefault((before, after), 0.0)
-    inputs = {op.name: op.inputs for op in part.graph.ops}
-    for at, group in enumerate(plan.groups):
-        for name in (n for op in group.ops for n in inputs[op]):
-            root = roots.get(name, name)
-            if root not in maker or group_of[maker[root]] == at:
-                continue
-            made = group_of[maker[root]]
-            if plan.groups[made].engine != group.engine:
-                delay[made, at] = max(delay.get((made, at), 0.0), cost.get(root, 0.0))
-    found = list_schedule(own, machine, [Edge(a, b, d) for (a, b), d in sorted(delay.items())])
-    calls = sum(seconds.calls.values())
-    busiest = max((found.busy_s.get(e, 0.0) + seconds.calls.get(e, 0.0) for e in seconds.engines), default=0.0)
-    return Concurrency(
-        latency_s=found.end_s + calls, bound_s=found.bound_s + calls, per_s=1.0 / busiest if busiest > 0 else 0.0
-    )
 
 
 def buffers(part: Part, plan: EnginePlan, prices: HandOverPrices) -> Iterator[Buffer]:
