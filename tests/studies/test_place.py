@@ -266,6 +266,17 @@ def test_what_cannot_be_is_said(options: dict[str, object], sentence: str) -> No
         place("resnet50", "m4", **options)  # type: ignore[arg-type]
 
 
+def test_a_runtime_prices_the_engines_it_has_and_is_predict_there() -> None:
+    found = place("qwen3-0.6b", "m4", engines="cpu,gpu", runtime="mlx", explain=False)
+    assert {e: p.profile.name for e, p in found.placing.plans.items()} == {"cpu": "llama.cpp-cpu", "gpu": "mlx-gpu"}
+    alone = place("qwen3-0.6b", "m4", engines="gpu", runtime="mlx").phase("decode")
+    assert alone.latency_s == orchard.predict("qwen3-0.6b", "m4", runtime="mlx").phases["decode"].latency_s
+    with pytest.raises(orchard.OrchardError, match="no profile for engine 'ane'"):
+        place("qwen3-0.6b", "m4", engines="ane", runtime="mlx")
+    with pytest.raises(orchard.OrchardError, match="runtime 'tensorrt' is not known"):
+        place("qwen3-0.6b", "m4", runtime="tensorrt")
+
+
 def test_core_ml_names_of_compute_units_are_sets_of_engines() -> None:
     assert engine_list("ALL") == engine_list(None) == engine_list("auto") == ("cpu", "gpu", "ane")
     assert engine_list("CPU_AND_NE") == ("cpu", "ane")

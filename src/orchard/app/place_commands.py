@@ -20,6 +20,7 @@ from orchard.app.options import (
     Kv,
     ModelArgument,
     Prompt,
+    RuntimeOption,
     Set,
     Weights,
 )
@@ -44,6 +45,7 @@ def place_command(
             rich_help_panel=WORKLOAD,
         ),
     ] = "auto",
+    runtime: RuntimeOption = None,
     weights: Weights = None,
     activations: Activations = "f16",
     kv: Kv = "f16",
@@ -68,8 +70,8 @@ def place_command(
     from orchard.studies.request import Request
 
     request = Request(
-        model=model, chip=chip, weights=weights, activations=activations, kv=kv, batch=batch, prompt=prompt,
-        generate=generate, depth=depth, inputs=tuple(input or ()), overrides=tuple(set or ()),
+        model=model, chip=chip, runtime=runtime, weights=weights, activations=activations, kv=kv, batch=batch,
+        prompt=prompt, generate=generate, depth=depth, inputs=tuple(input or ()), overrides=tuple(set or ()),
     )  # fmt: skip
     found = answer_placement(
         request, objective=objective, engines=engines, precision=precision, plan=plan, time_limit_s=time_limit

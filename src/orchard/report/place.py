@@ -152,11 +152,11 @@ def _restrictions(p: Placement) -> RenderableType | None:
     if not p.restrictions:
         return None
     rows = [
-        [str(r.ops), r.rule, _saved(r, p), _why(r)] for r in p.restrictions
+        [str(r.ops), r.engine, r.rule, _saved(r, p), _why(r)] for r in p.restrictions
     ]  # fmt: skip
     return stacked(
-        Text(), heading("what the Neural Engine does not take, and what taking it would save"),
-        indented(table(["ops", "rule", "saves", "reason"], rows, left=(1, 3))),
+        Text(), heading("what an engine does not take, and what taking it would save"),
+        indented(table(["ops", "on", "rule", "saves", "reason"], rows, left=(1, 2, 4), gap=1)),
     )  # fmt: skip
 
 

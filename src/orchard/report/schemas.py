@@ -535,6 +535,7 @@ class PlaceAlternative(_Record):
 
 
 class PlaceRestriction(_Record):
+    engine: str
     rule: str
     reason: str
     change: str

@@ -127,6 +127,7 @@ def place(
     objective: str = "latency",
     engines: str | Sequence[str] | None = None,
     precision: str = "auto",
+    runtime: str | None = None,
     weights: str | None = None,
     activations: str = "f16",
     kv: str = "f16",
@@ -148,8 +149,8 @@ def place(
         [f"{k}={'x'.join(str(x) for x in v)}" for k, v in inputs.items()] if isinstance(inputs, Mapping) else inputs
     )
     request = Request(
-        model=model, chip=chip, weights=weights, activations=activations, kv=kv, batch=batch, prompt=prompt,
-        generate=generate, depth=depth, inputs=tuple(shapes), overrides=tuple(texts),
+        model=model, chip=chip, runtime=runtime, weights=weights, activations=activations, kv=kv, batch=batch,
+        prompt=prompt, generate=generate, depth=depth, inputs=tuple(shapes), overrides=tuple(texts),
     )  # fmt: skip
     return answer_placement(
         request, objective=objective, engines=engines, precision=precision, plan=plan, time_limit_s=time_limit_s,

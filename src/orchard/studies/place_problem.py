@@ -28,6 +28,7 @@ from orchard.studies.errors import StudyError
 from orchard.studies.memory import memory_limit
 from orchard.studies.predict import Plan, chip_of, lowered, make_plan, stored_in_low_bits
 from orchard.studies.request import Request
+from orchard.studies.runtimes import choose_profile
 from orchard.units import number_format
 
 WIDE = ("f32", "f64", "bf16")
@@ -49,7 +50,7 @@ class Option:
 class Part:
     """One phase: its graph, its units as nodes `first`, `first` + 1, ... and how often a request runs it.
 
-    `prices` by option; `blocked`: for each unit, why the Neural Engine does not take it (empty: it does), by precision.
+    `prices` by option; `blocked`: for each option the units it does not take, and why.
     """
 
     name: str
@@ -60,7 +61,7 @@ class Part:
     calls: tuple[Call, ...]
     prices: Mapping[Option, EnginePrices]
     launch_units: Mapping[Option, NDArray[np.int64]]
-    blocked: Mapping[str, Mapping[int, tuple[Finding, ...]]]
+    blocked: Mapping[Option, Mapping[int, tuple[Finding, ...]]]
 
     @property
     def graph(self) -> Graph:
@@ -114,10 +115,8 @@ class Placing:
 
     def reasons(self, node: int, option: Option) -> tuple[Finding, ...]:
         """Why a node may not take an option."""
-        if option.engine != "ane":
-            return ()
         part = self.part_of(node)
-        return part.blocked[option.precision].get(node - part.first, ())
+        return part.blocked[option].get(node - part.first, ())
 
 
 def build(request: Request, engines: Sequence[str], precision: str) -> Placing:
@@ -138,16 +137,18 @@ def build(request: Request, engines: Sequence[str], precision: str) -> Placing:
 
 
 def _plans(request: Request, engines: Sequence[str]) -> tuple[dict[str, Plan], list[str]]:
-    """How `predict` would run the request on each engine, all on one graph."""
+    """How `predict` would run the request on each engine, all on one graph. A runtime that was asked for prices the engines it
+    has a profile for; at least one, else it is refused as in `predict`."""
     plans: dict[str, Plan] = {}
     warnings: list[str] = []
+    served = [e for e in engines if _serves(request, e)] if request.runtime else list(engines)
+    if not served:
+        make_plan(replace(request, engine=engines[0]))  # says why not
     for engine in engines:
-        mine = replace(request, engine=engine)
+        mine = replace(request, engine=engine, runtime=request.runtime if engine in served else None)
         try:
             plans[engine] = make_plan(mine)
         except StudyError:
-            if request.runtime is not None:
-                raise
             plans[engine] = make_plan(replace(mine, runtime=FALLBACK))
             warnings.append(
                 f"no profile of this kind of model on {engine}: priced by {plans[engine].profile.name}, an extrapolation"
@@ -156,6 +157,14 @@ def _plans(request: Request, engines: Sequence[str]) -> tuple[dict[str, Plan], l
     for engine in engines[1:]:
         plans[engine] = _on_graph_of(lead, plans[engine])
     return plans, warnings
+
+
+def _serves(request: Request, engine: str) -> bool:
+    try:
+        choose_profile(request.runtime, engine, request.weights)
+    except StudyError:
+        return False
+    return True
 
 
 def _on_graph_of(lead: Plan, plan: Plan) -> Plan:
@@ -212,22 +221,18 @@ def _part(
         name=name, graphs=graphs, units=units, first=first, times=times, prices=prices,
         calls=max((tuple(plans[o.engine].phases[name]) for o in options), key=lambda calls: len(calls)),
         launch_units={o: np.array([units.unit_of[k.ops[0]] for k in ks], dtype=np.int64) for o, ks in launches.items()},
-        blocked={p: _blocked(graphs[p], units, plans, soc, name) for p in {o.precision for o in options}},
+        blocked={o: _blocked(graphs[o.precision], units, plans[o.engine], soc, name) for o in options},
     )  # fmt: skip
 
 
-def _blocked(
-    graph: Graph, units: Units, plans: Mapping[str, Plan], soc: SoC, phase: str
-) -> dict[int, tuple[Finding, ...]]:
-    """Per unit the findings that keep it off the Neural Engine, sizes fixed to those of the phase's largest call."""
-    plan = plans.get("ane")
-    if plan is None:
-        return {}
+def _blocked(graph: Graph, units: Units, plan: Plan, soc: SoC, phase: str) -> dict[int, tuple[Finding, ...]]:
+    """Per unit the findings that keep it off the plan's engine, sizes fixed to those of the phase's largest call."""
     taken = TAKEN.get(plan.profile.runtime, ())
-    calls = plan.phases[phase]
-    largest = max(calls, key=lambda c: (c.bindings.get("T", 1), c.bindings.get("S", 1))).bindings
-    bound = graph.bind({k: v for k, v in largest.items() if k in graph.symbols})
+    largest = max(plan.phases[phase], key=lambda c: (c.bindings.get("T", 1), c.bindings.get("S", 1))).bindings
     found: dict[int, list[Finding]] = {}
+    if plan.profile.engine != "ane":
+        return {}
+    bound = graph.bind({k: v for k, v in largest.items() if k in graph.symbols})
     for finding in ane_findings(bound, max_dim=int(soc.get("ane.max_dim") or 16384)):
         if finding.blocks and finding.kind not in taken:
             found.setdefault(units.unit_of[finding.op], []).append(finding)
@@ -271,8 +276,7 @@ def _costs(part: Part, options: Sequence[Option], *, joules: bool) -> NDArray[np
 def _allowed(part: Part, options: Sequence[Option]) -> NDArray[np.bool_]:
     allowed = np.ones((len(part.units), len(options)), dtype=bool)
     for column, option in enumerate(options):
-        if option.engine == "ane":
-            allowed[list(part.blocked[option.precision]), column] = False
+        allowed[list(part.blocked[option]), column] = False
     return allowed
 
 

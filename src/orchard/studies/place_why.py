@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from orchard.cost.eligibility import Finding
 from orchard.mapping.engine_plan import ENGINES
 from orchard.search.errors import NoPlacement
 from orchard.search.placement import PlacementProblem, lowest_product, solve
@@ -43,8 +44,9 @@ class Alternative:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Restriction:
-    """Ops that the Neural Engine does not take for one reason, and the best placement if it did. `saves`: value less that."""
+    """Ops that an engine does not take for one reason, and the best placement if it did. `saves`: value less that."""
 
+    engine: str
     rule: str
     reason: str
     change: str
@@ -124,44 +126,48 @@ def _on(placing: Placing, engines: tuple[str, ...], objective: str, time_limit_s
 
 
 def restrictions(placing: Placing, objective: str, value: float, time_limit_s: float) -> tuple[Restriction, ...]:
-    """The reasons that keep most ops off the Neural Engine, each lifted on its own, then all of them."""
-    groups: dict[tuple[str, str], list[tuple[int, str, Any]]] = {}
-    for node, finding in _findings(placing):
-        groups.setdefault((finding.rule, finding.kind), []).append((node, finding.op, finding))
-    largest = sorted(groups.items(), key=lambda g: (-len({op for _, op, _ in g[1]}), g[0]))[:MOST_RESTRICTIONS]
-    found = [_lifted(placing, objective, value, time_limit_s, {key}, members) for key, members in largest]
+    """The reasons that keep most ops off an engine, each lifted on its own, then all of them."""
+    groups: dict[_Reason, list[tuple[int, Finding]]] = {}
+    for engine, node, finding in _findings(placing):
+        groups.setdefault((engine, finding.rule, finding.kind), []).append((node, finding))
+    largest = sorted(groups, key=lambda g: (-len({f.op for _, f in groups[g]}), g))[:MOST_RESTRICTIONS]
+    found = [_lifted(placing, objective, value, time_limit_s, {key}, groups[key]) for key in largest]
     if len(groups) > 1:
         everything = [m for members in groups.values() for m in members]
         every = _lifted(placing, objective, value, time_limit_s, set(groups), everything)
-        found.append(replace(every, rule="all", reason="every reason together", change="", source=""))
+        found.append(replace(every, engine="", rule="all", reason="every reason together", change="", source=""))
     return tuple(sorted(found, key=lambda r: (r.rule == "all", -r.saves)))
 
 
-def _findings(placing: Placing) -> Iterator[tuple[int, Any]]:
+_Reason = tuple[str, str, str]
+"""Engine, rule and op kind."""
+
+
+def _findings(placing: Placing) -> Iterator[tuple[str, int, Finding]]:
+    """What keeps nodes off each engine in the precision that it takes most of."""
     for part in placing.parts:
-        precision = "f16" if "f16" in part.blocked else "stored"
-        for unit, reasons in part.blocked.get(precision, {}).items():
-            for finding in reasons:
-                yield part.first + unit, finding
+        last = {o.engine: o for o in placing.options}  # FP16 comes after the stored formats
+        for engine, option in last.items():
+            for unit, reasons in part.blocked[option].items():
+                yield from ((engine, part.first + unit, finding) for finding in reasons)
 
 
 def _lifted(
-    placing: Placing, objective: str, value: float, time_limit_s: float, lifted: set[tuple[str, str]],
-    members: list[tuple[int, str, Any]],
+    placing: Placing, objective: str, value: float, time_limit_s: float, lifted: set[_Reason],
+    members: list[tuple[int, Finding]],
 ) -> Restriction:  # fmt: skip
     allowed = np.isfinite(placing.seconds.cost)
-    for node in {n for n, _, _ in members}:
+    for node in {n for n, _ in members}:
         for column, option in enumerate(placing.options):
-            reasons = placing.reasons(node, option)
-            if option.engine == "ane" and all((f.rule, f.kind) in lifted for f in reasons):
+            if all((option.engine, f.rule, f.kind) in lifted for f in placing.reasons(node, option)):
                 allowed[node, column] = True
     seconds = replace(placing.seconds, cost=np.where(allowed, placing.free_seconds, np.inf))
     joules = replace(placing.joules, cost=np.where(allowed, placing.free_joules, np.inf))
     found = best_of(seconds, joules, objective, time_limit_s).value
-    first = members[0][2]
+    engine, (_, first) = next(iter(sorted(lifted)))[0], members[0]
     return Restriction(
-        rule=first.rule, reason=f"{first.kind}: {first.reason}", change=first.change, source=first.source,
-        ops=len({op for _, op, _ in members}), first=members[0][1], value=min(found, value), saves=max(value - found, 0.0),
+        engine=engine, rule=first.rule, reason=f"{first.kind}: {first.reason}", change=first.change, source=first.source,
+        ops=len({f.op for _, f in members}), first=first.op, value=min(found, value), saves=max(value - found, 0.0),
     )  # fmt: skip
 
 
