@@ -50,7 +50,7 @@ def _against_single(p: Placement) -> Iterator[str]:
     single = p.best_single
     if single is None or single.value is None:
         return
-    note = f", if it took {single.lifted} ops it does not" if single.lifted else ""
+    note = f", if it took {_ops(single.lifted)} it does not" if single.lifted else ""
     more = single.value / p.answer.value - 1.0
     far = "the same" if abs(more) < 5e-7 else f"{more:.2%} more" if more < 1 else f"{number(more + 1)} times"
     yield f"best single engine: {single.engines[0]}, {far}{note}"
@@ -105,6 +105,10 @@ def _run_table(runs: Sequence[Run]) -> RenderableType:
     return table(["#", "on", "ops", "ms", "in ms", "from op", "why"], rows, left=(0, 1, 5, 6), gap=1)
 
 
+def _ops(count: int) -> str:
+    return "1 op" if count == 1 else f"{count} ops"
+
+
 def _short(name: str, width: int) -> str:
     return name if len(name) <= width else "…" + name[-(width - 1) :]
 
@@ -137,7 +141,7 @@ def _alternatives(p: Placement) -> RenderableType | None:
         if a.value is None or a.total_s is None or a.total_j is None:
             rows.append([", ".join(a.engines), "none", "", "", "", "no placement keeps within its limits"])
             continue
-        note = f"{a.lifted} ops it does not take" if a.lifted else ""
+        note = f"it took {_ops(a.lifted)} more" if a.lifted else ""
         rows.append(
             [", ".join(a.engines), shown(a.value, p.objective), number(a.value / p.answer.value), number(a.total_s * 1e3),
              number(a.total_j * 1e3), note]
@@ -177,7 +181,7 @@ def _difference(d: PlanDifference | None, objective: str) -> RenderableType | No
     head = f"{names[d.source]}'s plan: {shown(d.value, objective)}, {far}\n{ops}; {d.matched} ops of the model matched"
     rows = [
         [str(x.ops), x.system, x.best, f"{x.change / d.value:+.2%}" if d.value else "", _short(x.first, 22),
-         f"{x.blocked} ops our rules keep off" if x.blocked else ""]
+         f"{_ops(x.blocked)} our rules keep off" if x.blocked else ""]
         for x in sorted(d.differences, key=lambda x: x.change)[:MOST_DIFFERENCES]
     ]  # fmt: skip
     body = (

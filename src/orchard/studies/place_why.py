@@ -203,4 +203,5 @@ def _with_reason(
     for node in nodes:
         moved[node] = placing.options.index(replace(placing.options[int(choice[node])], engine=before))
     more = value_of_choice(placing, moved, objective) - base
-    return replace(run, why=f"kept on {before}, the whole would cost {more / base:+.2%}")
+    much = f"{more / base:.2%} more" if more < base else f"{1 + more / base:.3g} times"
+    return replace(run, why=f"kept on {before}, the whole would cost {much}")
