@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from orchard.studies.compare import Comparison, compare
+    from orchard.studies.place import Placement, place
     from orchard.studies.predict import Prediction, predict, predict_variants
     from orchard.studies.request import Request
     from orchard.units.errors import OrchardError
@@ -15,10 +16,12 @@ __version__ = "0.1.0"
 __all__ = [
     "Comparison",
     "OrchardError",
+    "Placement",
     "Prediction",
     "Request",
     "__version__",
     "compare",
+    "place",
     "predict",
     "predict_variants",
 ]
@@ -26,9 +29,11 @@ __all__ = [
 _HOMES = {
     "Comparison": "orchard.studies.compare",
     "OrchardError": "orchard.units.errors",
+    "Placement": "orchard.studies.place",
     "Prediction": "orchard.studies.predict",
     "compare": "orchard.studies.compare",
     "Request": "orchard.studies.request",
+    "place": "orchard.studies.place",
     "predict": "orchard.studies.predict",
     "predict_variants": "orchard.studies.predict",
 }

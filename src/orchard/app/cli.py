@@ -264,6 +264,7 @@ OPTIONAL = (
     "orchard.app.area_command",
     "orchard.app.explore_commands",
     "orchard.app.sensitivity_commands",
+    "orchard.app.place_commands",
 )
 """Commands with a module of their own: each has `register(app)`."""
 

@@ -10,6 +10,7 @@ of the graph, one that runs them in order waits once per kernel. Each kernel car
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -187,6 +188,13 @@ def layer_group(scope: str) -> str:
 
 def lower(graph: Graph, rules: Lowering) -> KernelTable:
     """Group the ops of a graph into kernels. Raises NoCostRule for an op kind without counts."""
+    kernels = launched(graph, rules)
+    depth = max((k.level for k in kernels), default=0)
+    return KernelTable(kernels=merged(kernels), depth=depth)
+
+
+def launched(graph: Graph, rules: Lowering) -> tuple[Kernel, ...]:
+    """Every launch in order, before equal kernels are merged: `count` is 1, `launches` its share of the waits."""
     grouper = _Grouper(graph, rules)
     groups = grouper.groups()
     level_of: dict[str, int] = {}
@@ -208,8 +216,10 @@ def lower(graph: Graph, rules: Lowering) -> KernelTable:
         if kernel is not None:
             names = tuple(op.name for op in group)
             kernels.append(_with(kernel, level=level, name=group[0].name, scope=group[0].scope, ops=names))
-    depth = max((k.level for k in kernels), default=0)
-    return KernelTable(kernels=_merge(kernels, rules.concurrent), depth=depth)
+    if not rules.concurrent:
+        return tuple(kernels)
+    per_level = Counter(k.level for k in kernels)
+    return tuple(_with(k, launches=1.0 / per_level[k.level]) for k in kernels)
 
 
 def cached_tensors(graph: Graph) -> frozenset[str]:
@@ -238,10 +248,8 @@ def _signature(graph: Graph, group: tuple[Op, ...], cached: frozenset[str]) -> A
     )
 
 
-def _merge(kernels: Sequence[Kernel], concurrent: bool) -> tuple[Kernel, ...]:
-    per_level: dict[int, int] = {}
-    for kernel in kernels:
-        per_level[kernel.level] = per_level.get(kernel.level, 0) + 1
+def merged(kernels: Sequence[Kernel]) -> tuple[Kernel, ...]:
+    """Equal launches as one kernel with its multiplicity."""
     first: dict[tuple[Any, ...], Kernel] = {}
     count: dict[tuple[Any, ...], int] = {}
     launches: dict[tuple[Any, ...], float] = {}
@@ -249,7 +257,7 @@ def _merge(kernels: Sequence[Kernel], concurrent: bool) -> tuple[Kernel, ...]:
         key = kernel.merged_key()
         first.setdefault(key, kernel)
         count[key] = count.get(key, 0) + 1
-        launches[key] = launches.get(key, 0.0) + (1.0 / per_level[kernel.level] if concurrent else 1.0)
+        launches[key] = launches.get(key, 0.0) + kernel.launches
     return tuple(_with(kernel, count=count[key], launches=launches[key]) for key, kernel in first.items())
 
 
@@ -529,8 +537,10 @@ __all__ = [
     "KernelTable",
     "Lowering",
     "concatenate",
+    "launched",
     "layer_group",
     "lower",
+    "merged",
     "token",
     "unpriced",
 ]

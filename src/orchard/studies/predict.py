@@ -212,11 +212,11 @@ def answer(request: Request) -> Prediction:
     """The prediction of a request."""
     if request.fidelity == "simulation":
         raise StudyError("fidelity simulation: there is no simulator in this version; ask for estimate or bound")
-    soc = _chip(request.chip, request.overrides)
+    soc = chip_of(request)
     plan = make_plan(request)
     hw = HardwareArrays.of(soc)
     memory = memory_of(plan, soc, request)
-    phases = {name: _phase(plan, name, hw, request) for name in plan.phases}
+    phases = {name: phase_of(plan, name, hw, request) for name in plan.phases}
     if plan.runs:
         phases = {"inference": _whole(phases, plan.runs, request.batch), **phases}
     return Prediction(
@@ -239,7 +239,7 @@ def predict_variants(request: Request, variants: Mapping[str, NDArray[np.float64
     `total` never undercuts the physical bound, as in `predict`; the terms are the estimate's. Each is [variants], also where
     the engine does not read what varies.
     """
-    soc = _chip(request.chip, request.overrides)
+    soc = chip_of(request)
     plan = make_plan(request)
     hw = HardwareArrays.of(soc, variants)
     values = plan.profile.values()
@@ -412,11 +412,17 @@ def lowered(graph: Graph, rules: Lowering) -> KernelTable:
 
 
 @lru_cache(maxsize=256)
-def _chip(chip: str, overrides: tuple[str, ...]) -> SoC:
+def _load(chip: str, overrides: tuple[str, ...]) -> SoC:
     return load_chip(chip, list(overrides))
 
 
-def _phase(plan: Plan, name: str, hw: HardwareArrays, request: Request) -> Phase:
+def chip_of(request: Request) -> SoC:
+    """The chip of a request with its overrides."""
+    return _load(request.chip, request.overrides)
+
+
+def phase_of(plan: Plan, name: str, hw: HardwareArrays, request: Request) -> Phase:
+    """One phase of a plan on one chip."""
     calls, engine, table = plan.phases[name], plan.profile.engine, plan.table_of(name)
     bound = float(phase_bound(table, calls, hw, engine, _cache_bytes(hw)))
     time = phase_time(table, calls, hw, plan.profile, plan.profile.values())
