@@ -19,6 +19,7 @@ PS = 1_000_000_000_000
 PARTS = ("compute", "memory", "dispatch")
 
 Floats = NDArray[np.float64]
+Sums = tuple[float, float, float, float, float, float]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -50,23 +51,26 @@ class Program:
         return np.cumsum(self.work_ps).astype(np.float64)
 
     @cached_property
-    def sums(self) -> Floats:
-        """[6, ops + 1] running sums of parts_ps (3), dram_bytes, joules and energy_bytes; column 0 is zero."""
+    def sums(self) -> tuple[Sums, ...]:
+        """[ops + 1] running sums: compute, memory, dispatch (ps), DRAM bytes, joules, charged bytes. The first is zero."""
         rows = np.vstack([self.parts_ps, self.dram_bytes, self.joules, self.energy_bytes])
-        return np.concatenate([np.zeros((6, 1)), np.cumsum(rows, axis=1)], axis=1)
+        whole = np.concatenate([np.zeros((6, 1)), np.cumsum(rows, axis=1)], axis=1)
+        return tuple((a, b, c, d, e, f) for a, b, c, d, e, f in whole.T.tolist())
 
     @property
     def total_ps(self) -> int:
         return int(self.ends_ps[-1])
 
-    def at(self, position_ps: float, op: int) -> Floats:
-        """The running sums [6] after `position_ps` of work, which lies in `op` (or at the end for op = len)."""
-        if op >= len(self):
-            return self.sums[:, -1]
-        start = self.ends_ps[op - 1] if op else 0.0
+    def at(self, position_ps: float, op: int) -> Sums:
+        """The running sums after `position_ps` of work, which lies in `op` (or at the end for op = len)."""
+        if op >= len(self.work_ps):
+            return self.sums[-1]
+        start = float(self.ends_ps[op - 1]) if op else 0.0
         share = (position_ps - start) / float(self.work_ps[op])
-        before = self.sums[:, op]
-        return np.asarray(before + share * (self.sums[:, op + 1] - before))
+        if share == 0.0:
+            return self.sums[op]
+        a, b, c, d, e, f = (x + share * (y - x) for x, y in zip(self.sums[op], self.sums[op + 1]))
+        return a, b, c, d, e, f
 
 
 def make_program(
