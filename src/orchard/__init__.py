@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from orchard.studies.compare import Comparison, compare
     from orchard.studies.predict import Prediction, predict, predict_variants
     from orchard.studies.request import Request
+    from orchard.studies.simulate import Simulation, simulate
     from orchard.units.errors import OrchardError
 
 __version__ = "0.1.0"
@@ -17,10 +18,12 @@ __all__ = [
     "OrchardError",
     "Prediction",
     "Request",
+    "Simulation",
     "__version__",
     "compare",
     "predict",
     "predict_variants",
+    "simulate",
 ]
 
 _HOMES = {
@@ -29,8 +32,10 @@ _HOMES = {
     "Prediction": "orchard.studies.predict",
     "compare": "orchard.studies.compare",
     "Request": "orchard.studies.request",
+    "Simulation": "orchard.studies.simulate",
     "predict": "orchard.studies.predict",
     "predict_variants": "orchard.studies.predict",
+    "simulate": "orchard.studies.simulate",
 }
 
 

@@ -26,6 +26,10 @@ COMMANDS = {
     "lint": ("lint", "qwen3-0.6b", "--chip", "m4"),
     "validate, networks": ("validate", "--suite", "vision"),
     "validate, single ops": ("validate", "--suite", "kernels"),
+    "simulate": ("simulate", "video-call", "--chip", "a19pro", "--seconds", "2"),
+    "simulate without limits": ("simulate", "xr-outdoor", "--chip", "m4", "--seconds", "1", "--chassis", "none"),
+    "predict by simulation": ("predict", "qwen3-4b", "--chip", "m1", "--weights", "q4_0", "--fidelity", "simulation"),
+    "scenarios": ("scenarios",),
     "complexity on a chip": ("complexity", "qwen3-4b", "--chip", "m4max"),
 }
 

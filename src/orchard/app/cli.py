@@ -86,7 +86,7 @@ def predict(
     json: AsJson = False,
 ) -> None:
     """Time, energy, memory and bottleneck of a model on a chip."""
-    from orchard.app.conditions import facts, parse_condition
+    from orchard.app.conditions import end_if_any_holds, facts, parse_condition
     from orchard.studies.predict import answer
     from orchard.studies.request import Request
 
@@ -114,10 +114,7 @@ def predict(
     if prediction.model.others and not json:
         note(f"{model} also names {', '.join(prediction.model.others)}; give the full name to choose")
     warn([w for w in prediction.warnings if json or not w.startswith("does not fit")])
-    if broken:
-        for condition in broken:
-            note(f"--fail-if {condition.text!r} holds: {condition.name} is {_plain(known[condition.name])}")
-        raise typer.Exit(exits.CONDITION)
+    end_if_any_holds(broken, known)
 
 
 @app.command()
@@ -249,16 +246,13 @@ def split_lists(texts: Sequence[str] | None) -> list[str]:
     return [part.strip() for text in texts or () for part in text.split(",")]
 
 
-def _plain(value: float | bool) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:.6g}"
-
-
 OPTIONAL = (
     "orchard.app.validate_command",
     "orchard.app.calibrate_commands",
     "orchard.app.map_commands",
     "orchard.app.inspect_command",
     "orchard.app.lint_commands",
+    "orchard.app.simulate_commands",
 )
 """Commands with a module of their own: each has `register(app)`."""
 

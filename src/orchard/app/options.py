@@ -52,7 +52,9 @@ Inputs = Annotated[
     list[str] | None,
     _option("--input", "Shape of a model input: name=1x3x224x224. May be repeated.", WORKLOAD, "SHAPE"),
 ]
-Fidelity = Annotated[str, _option("--fidelity", "bound (what physics allows) or estimate.", ANSWER, "LEVEL")]
+Fidelity = Annotated[
+    str, _option("--fidelity", "bound (what physics allows), estimate, or simulation.", ANSWER, "LEVEL")
+]
 Set = Annotated[
     list[str] | None, _option("--set", "Change a figure of the chip: gpu.cores=60. May be repeated.", MACHINE, "FIGURE")
 ]

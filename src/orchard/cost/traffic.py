@@ -1,7 +1,7 @@
 """Which memory serves the bytes of a kernel: what stays in the engine, what the system-level cache holds, what DRAM serves.
 
-The estimate prices bytes by what a runtime was measured to reach and does not ask where they come from. A simulation of engines that
-share a memory has to know. The rules are coarse on purpose and add no time:
+The estimate prices bytes by what a runtime was measured to reach and does not ask where they come from. A simulation of engines
+that share a memory has to know. The rules are coarse on purpose and add no time:
 
 * weights and caches come from DRAM;
 * activations (inputs and outputs) were just written or will be read at once. On the Neural Engine they stay inside up to its
@@ -23,8 +23,8 @@ CACHE_PART = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """Bytes per kernel row and launch, arrays [kernels]: `total` of the estimate; `port` of them leave the engine; `dram` of those
-    miss the cache."""
+    """Bytes per kernel row and launch, arrays [kernels]: `total` of the estimate; `port` of them leave the engine; `dram` of
+    those miss the cache."""
 
     total: Array
     port: Array

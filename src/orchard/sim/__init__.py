@@ -4,12 +4,13 @@ Time is integer picoseconds. The simulator knows programs (ops with a time, byte
 it knows no model, no runtime and no study.
 """
 
-from orchard.sim.arrivals import Arrivals, Closed, Periodic, Poisson, Triggered, Times
+from orchard.sim.arrivals import Arrivals, Closed, Periodic, Poisson, Times, Triggered
 from orchard.sim.errors import SimError, TraceError
 from orchard.sim.heat import Chassis, Heat, Node
 from orchard.sim.machine import EngineSpec, Machine, OperatingPoint
 from orchard.sim.program import PS, Call, Program, Stage, Workload
-from orchard.sim.simulator import MemoryUser, Outcome, Simulator, Stream, Successor
+from orchard.sim.results import Outcome
+from orchard.sim.simulator import MemoryUser, Simulator, Stream, Successor
 from orchard.sim.trace import TraceWriter, check_trace
 
 __all__ = [

@@ -3,8 +3,8 @@
     package power -> [die and spreader: C1] -R1-> [case: C2] -R2-> ambient
 
 The display and radios heat the case directly. Between control ticks the power is constant, so the step is exact (matrix
-exponential), whatever its length. The allowed power falls linearly between two temperatures of each node (proportional control, as
-power allocators do); the lower of the two counts.
+exponential), whatever its length. The allowed power falls linearly between two temperatures of each node (proportional control,
+as power allocators do); the lower of the two counts.
 """
 
 from __future__ import annotations

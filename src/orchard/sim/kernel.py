@@ -17,8 +17,11 @@ reassociating option is set. It runs on lists without numba.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any
 
+ROUNDING = 1.0 + 1e-12
+"""Demands above a capacity by less than this factor are equal to it."""
 SNAP_PS = 1e-6
 """Work left that counts as none: a millionth of a picosecond, above the rounding of positions (2^-53 of a call)."""
 
@@ -67,14 +70,14 @@ def fill_shares(n: int, on: Any, dram: Any, port: Any, free_dram: float, free_po
 
 def advance(
     now: int, until: int, n: int, on: Any, op: Any, at: Any, last: Any, clock: Any, halt: Any, peak_dram: Any,
-    peak_port: Any, ends: Any, works: Any, dram: Any, port: Any, free_dram: float, free_port: float, scratch: Any,
+    peak_port: Any, ends: Any, dram: Any, port: Any, free_dram: float, free_port: float, scratch: Any,
     ended: Any, log: Any,
 ) -> int:  # fmt: skip
     """Run until `until` (ps) or until an engine ends its call or, with `halt`, an op; returns the time reached.
 
     Per engine [n]: `on` running, `op` index of its op in the flat op arrays, `at` position in work time, `last` index after its
     last op, `clock` relative frequency, `peak_*` the largest demand of its program (bytes/ps). Per op, over all programs:
-    `ends` in work time, `works`, and `dram`, `port` demands in bytes per ps of work. `scratch` holds three sequences [n];
+    `ends` in work time, and `dram`, `port` demands in bytes per ps of work. `scratch` holds three sequences [n];
     `ended[i]` becomes True where engine i has to be looked at. `log`, where not None, gets
     (from, to, engine, op, position, pace, alone) for every interval; `alone`: ops run at one pace to the end of the interval.
     """
@@ -90,7 +93,7 @@ def advance(
         if running == 0:
             return until
         stop = False
-        if most_dram <= free_dram and most_port <= free_port:
+        if most_dram <= free_dram * ROUNDING and most_port <= free_port * ROUNDING:
             # nobody can be in anybody's way: go to the next end in one step
             step = until - now
             for i in range(n):
@@ -129,7 +132,7 @@ def advance(
                 need_port[i] = port[k] * clock[i]
                 sum_dram += need_dram[i]
                 sum_port += need_port[i]
-        if sum_dram <= free_dram and sum_port <= free_port:
+        if sum_dram <= free_dram * ROUNDING and sum_port <= free_port * ROUNDING:
             for i in range(n):
                 pace[i] = clock[i]
         else:
@@ -159,8 +162,9 @@ def advance(
     return now
 
 
-def compiled() -> tuple[Any, Any] | None:
-    """(advance, array maker) compiled by numba with the same results, or None where numba is not installed."""
+@lru_cache(maxsize=1)
+def compiled() -> Any | None:
+    """`advance` compiled by numba, with the same results; None without numba. Compiling waits for the first call."""
     try:
         import numba
     except ImportError:
@@ -170,4 +174,4 @@ def compiled() -> tuple[Any, Any] | None:
     fill = numba.njit(cache=False)(fill_shares)
     scope = {**advance.__globals__, "fill_shares": fill}
     body = FunctionType(advance.__code__, scope, "advance", advance.__defaults__, advance.__closure__)
-    return numba.njit(cache=False)(body), numba.typed
+    return numba.njit(cache=False)(body)

@@ -102,7 +102,7 @@ def make_program(
     split = _gathered(parts, owner, keep_at.size)
     energy = dram_bytes if energy_bytes is None else energy_bytes
     rows = _gathered(np.vstack([dram_bytes, port_bytes, joules, energy]), owner, keep_at.size)
-    names = tuple(labels[i] for i in keep_at) if labels else ()
+    names = tuple(labels[int(i)] for i in keep_at) if labels else ()
     return Program(
         name=name, work_ps=work, parts_ps=split / split.sum(axis=0) * work, dram_bytes=rows[0], port_bytes=rows[1],
         joules=rows[2], energy_bytes=rows[3], labels=names,

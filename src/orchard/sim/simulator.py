@@ -112,7 +112,6 @@ class _Flat:
         self.offset: dict[int, int] = {}
         self.peaks: dict[int, tuple[float, float]] = {}
         self.ends: Any = []
-        self.works: Any = []
         self.dram: Any = []
         self.port: Any = []
         self.labels: list[str] = []
@@ -123,7 +122,6 @@ class _Flat:
             dram, port = program.dram_bytes / program.work_ps, program.port_bytes / program.work_ps
             self.peaks[id(program)] = (float(dram.max()), float(port.max()))
             self.ends += program.ends_ps.tolist()
-            self.works += program.work_ps.tolist()
             self.labels += program.labels or [program.name] * len(program)
             self.dram += dram.tolist()
             self.port += port.tolist()
@@ -133,24 +131,24 @@ class _Flat:
 
         for name in ("ends", "dram", "port"):
             setattr(self, name, np.array(getattr(self, name), dtype=np.float64))
-        self.works = np.array(self.works, dtype=np.int64)
 
 
 class Simulator:
     """One run of streams on a machine. `seconds` None: until every request has ended (then arrivals must be finite).
 
     trace   writer for a Chrome trace; `log`: a list that gets every interval of every engine (tests, small runs)
+    say     gets the part of the time that is done, every tick
     fast    True or False: inner loop compiled by numba or not; None: compiled once it pays. The results are the same.
     """
 
     def __init__(
         self, machine: Machine, streams: Sequence[Stream], users: Sequence[MemoryUser] = (), *,
         seconds: float | None, seed: int = 0, trace: TraceWriter | None = None, log: list[Any] | None = None,
-        fast: bool | None = None,
+        fast: bool | None = None, say: Callable[[float], None] | None = None,
     ) -> None:  # fmt: skip
         self.machine, self.streams, self.users = machine, tuple(streams), tuple(users)
         self.horizon = None if seconds is None else round(seconds * PS)
-        self.trace, self.log = trace, log
+        self.trace, self.log, self.say = trace, log, say
         self.now = 0
         self._engine_of = {e.name: i for i, e in enumerate(machine.engines)}
         self._check()
@@ -162,7 +160,9 @@ class Simulator:
         self._turn = [0] * len(self.streams)
         self._live: dict[int, Request] = {}
         self._units = [Unit(i) for i, e in enumerate(machine.engines) for _ in range(e.units)]
-        self._units_of = [[u for u, unit in enumerate(self._units) if unit.engine == i] for i in range(len(machine.engines))]
+        self._units_of = [
+            [u for u, unit in enumerate(self._units) if unit.engine == i] for i in range(len(machine.engines))
+        ]
         self._queues: list[list[tuple[int, int, Request]]] = [[] for _ in machine.engines]
         self._flat = _Flat([c.program for s in self.streams for w in s.workloads for g in w.stages for c in g.calls])
         self._start_kernel(fast)
@@ -215,7 +215,7 @@ class Simulator:
             return
         import numpy as np
 
-        self._advance = found[0]
+        self._advance = found
         self._flat.as_arrays()
         for name in ("_on", "_halt", "_ended"):
             setattr(self, name, np.array(getattr(self, name), dtype=np.bool_))
@@ -232,7 +232,7 @@ class Simulator:
         self._streams = [StreamStats(s.name) for s in self.streams]
         self._stats = [EngineStats(e.name, e.units) for e in m.engines]
         horizon = self.horizon or 0
-        self._tick_ps = round(m.tick_s * PS) if self.governor else max(1, -(-horizon // ROWS))
+        self._tick_ps = round(m.tick_s * PS) if self.governor else max(1, horizon // ROWS)
         columns = ("power_w", "dram_bytes_per_s", "die_c", "case_c", *(f"clock.{e.name}" for e in m.engines))
         self.series = Series((*columns, *(f"busy.{e.name}" for e in m.engines)), self._tick_ps / PS)
         self._tick_dram = self._tick_user = 0.0
@@ -269,7 +269,7 @@ class Simulator:
         flat, n = self._flat, len(self._units)
         reached = self._advance(
             self.now, limit, n, self._on, self._op, self._at, self._last, self._clock, self._halt, self._peak_dram,
-            self._peak_port, flat.ends, flat.works, flat.dram, flat.port, self._free[0], self._free[1], self._scratch,
+            self._peak_port, flat.ends, flat.dram, flat.port, self._free[0], self._free[1], self._scratch,
             self._ended, self._log,
         )  # fmt: skip
         self.now = int(reached)
@@ -385,7 +385,9 @@ class Simulator:
         unit.seen, unit.seen_at = program.at(request.position, request.op), request.position
         unit.seen_op, unit.seen_ps = request.op, self.now
         if self.trace:
-            self.trace.begin(u + 1, self.now, f"{self.streams[request.stream].name}: {program.name}", request=request.ident)
+            self.trace.begin(
+                u + 1, self.now, f"{self.streams[request.stream].name}: {program.name}", request=request.ident
+            )
             if request.trail:
                 self.trace.arrow("f", u + 1, self.now, request.trail)
                 request.trail = 0
@@ -502,7 +504,7 @@ class Simulator:
 
     def _crowded(self) -> bool:
         running = [u for u in range(len(self._units)) if self._on[u]]
-        return sum(self._peak_dram[u] for u in running) > self._free[0]
+        return bool(sum(self._peak_dram[u] for u in running) > self._free[0])
 
     def _set_free(self) -> None:
         """Capacity left to engines, bytes/ps, and the traffic of memory users so far."""
@@ -556,6 +558,8 @@ class Simulator:
         self._tick_dram = self._tick_user = 0.0
         self._tick_busy = [0] * len(m.engines)
         self._ticked = self.now
+        if self.say and self.horizon:
+            self.say(self.now / self.horizon)
 
     def _temperatures(self) -> tuple[float, float]:
         heat = self.governor.heat if self.governor else None

@@ -54,7 +54,8 @@ class Quantiles:
         for bucket in sorted(self._buckets):
             rank -= self._buckets[bucket]
             if rank <= 0:
-                return min(max(RATIO ** (bucket + 0.5), self.least), self.most)
+                middle = math.exp((bucket + 0.5) * math.log(RATIO))
+                return min(max(middle, self.least), self.most)
         return self.most
 
 

@@ -1,8 +1,8 @@
 """Traces in Chrome's JSON format, which Perfetto opens: written as they happen, and checked by rules of our own.
 
 One process is the SoC; a thread per engine unit shows what runs on it (`B`/`E` slices: calls, with ops inside where asked);
-counters show GB/s, W, deg C and clocks; `s`/`f` arrows lead from a request to the one it causes; `b`/`e` spans show a request from
-arrival to end, one track per stream. Times are microseconds with six decimals, which is the simulator's picosecond exactly.
+counters show GB/s, W, deg C and clocks; `s`/`f` arrows lead from a request to the one it causes; `b`/`e` spans show a request
+from arrival to end, one track per stream. Times are microseconds with six decimals, which is the simulator's picosecond exactly.
 One event stands on each line, so a trace of any length is written and checked in constant memory.
 """
 
@@ -67,9 +67,7 @@ class TraceWriter:
 
     def begin(self, tid: int, at_ps: int, name: str, **args: Any) -> None:
         extra = f',"args":{json.dumps(args)}' if args else ""
-        self._write(
-            f'{{"ph":"B","pid":{PID},"tid":{tid},"ts":{microseconds(at_ps)},"name":{json.dumps(name)}{extra}}}'
-        )
+        self._write(f'{{"ph":"B","pid":{PID},"tid":{tid},"ts":{microseconds(at_ps)},"name":{json.dumps(name)}{extra}}}')
 
     def end(self, tid: int, at_ps: int) -> None:
         self._write(f'{{"ph":"E","pid":{PID},"tid":{tid},"ts":{microseconds(at_ps)}}}')

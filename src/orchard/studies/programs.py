@@ -22,8 +22,8 @@ from orchard.studies.predict import Plan, stored_in_low_bits
 
 ENGINES = ("gpu", "ane", "cpu")
 IDLE_W = 0.3
-"""Package power of an idle machine where the chip file has none: 0.2 W on M1 Max [anandtech-m1max], 0.3 on an A18 Pro as the sum of
-its rails [macmon-57]."""
+"""Package power of an idle machine where the chip file has none: 0.2 W on M1 Max [anandtech-m1max], 0.3 on an A18 Pro as the
+sum of its rails [macmon-57]."""
 
 
 def machine_of(soc: SoC, chassis: str | None) -> Machine:
@@ -99,8 +99,8 @@ class Programs:
     def _host_ps(self) -> int:
         """The part of a call's fixed cost in which the engine is free for others.
 
-        A GPU waits while the CPU submits and reads back. On the Neural Engine a dispatch occupies the engine (`ane.dispatch`, read
-        without a framework); what a framework adds to it is host work. On the CPU it is all the engine's own.
+        A GPU waits while the CPU submits and reads back. On the Neural Engine a dispatch occupies the engine (`ane.dispatch`,
+        read without a framework); what a framework adds to it is host work. On the CPU it is all the engine's own.
         """
         return round((self._call_s() - self._on_engine_s()) * PS)
 
@@ -111,7 +111,7 @@ class Programs:
         engine = self.plan.profile.engine
         if engine == "gpu":
             return 0.0
-        return min(self._call_s(), float(self.hw["ane.dispatch"])) if engine == "ane" else self._call_s()  # type: ignore[arg-type]
+        return min(self._call_s(), float(self.hw["ane.dispatch"])) if engine == "ane" else self._call_s()
 
     def _program(self, phase: str, bindings: Mapping[str, int]) -> Program:
         key = (phase, tuple(sorted(bindings.items())))
@@ -119,13 +119,24 @@ class Programs:
             counts = self.plan.table_of(phase).evaluate(bindings)
             low_bits = bool(self.plan.profile.rules.get("int8_products")) and stored_in_low_bits(self.plan.table)
             self._made[key] = program_of(
-                f"{self.name} {phase}", counts, self.hw, self.plan.profile, low_bits=low_bits, start_s=self._on_engine_s()
+                f"{self.name} {phase}",
+                counts,
+                self.hw,
+                self.plan.profile,
+                low_bits=low_bits,
+                start_s=self._on_engine_s(),
             )
         return self._made[key]
 
 
 def program_of(
-    name: str, counts: KernelArrays, hw: HardwareArrays, profile: Profile, *, low_bits: bool = False, start_s: float = 0.0
+    name: str,
+    counts: KernelArrays,
+    hw: HardwareArrays,
+    profile: Profile,
+    *,
+    low_bits: bool = False,
+    start_s: float = 0.0,
 ) -> Program:
     """One forward pass as ops in order, priced as the estimate prices it. `start_s`: dispatch of the whole pass on the engine.
 
@@ -141,7 +152,7 @@ def program_of(
     compute, memory, dispatch = (np.asarray(x / each)[order] for x in (terms.compute, terms.memory, terms.dispatch))
     # whole picoseconds make an op at most 1 ps shorter than its seconds
     seconds = np.maximum(compute + memory + dispatch - 1.0 / PS, 0.0)
-    peak = float(hw["dram.bandwidth"])  # type: ignore[arg-type]
+    peak = float(hw["dram.bandwidth"])
     port = np.minimum(traffic.port[order], PORT_RATIO * peak * seconds)
     dram = np.minimum(np.minimum(traffic.dram[order], DRAM_SHARE * peak * seconds), port)
     labels = [counts.kernels[i].name or counts.kernels[i].kind for i in order]
@@ -173,7 +184,7 @@ def execution_order(count: NDArray[np.int64]) -> NDArray[np.intp]:
 
 
 def _repeats(weights: Sequence[float], total: int | None) -> list[int]:
-    """Whole repeats in proportion to weights, by rounding the running sum. `total`: repeats of all; else the weights themselves."""
+    """Whole repeats in proportion to weights, by rounding the running sum. `total`: repeats of all; None: the weights."""
     scale = 1.0 if total is None else total / sum(weights)
     ends = np.rint(np.cumsum(np.asarray(weights) * scale)).astype(int).tolist()
     return [b - a for a, b in zip([0, *ends], ends)]

@@ -217,7 +217,9 @@ def _stream(data: Mapping[str, Any], where: str, folder: Path) -> StreamSpec:
     load = _load(data["load"], f"{where}: load") if "load" in data else None
     engine = load.engine if load else str(data.get("engine", "auto")).lower()
     if engine not in ENGINES or (load and engine == "auto"):
-        raise ScenarioError(f"{where}: engine {engine!r} is not known; expected cpu, gpu, ane{'' if load else ' or auto'}")
+        raise ScenarioError(
+            f"{where}: engine {engine!r} is not known; expected cpu, gpu, ane{'' if load else ' or auto'}"
+        )
     deadline = data.get("deadline")
     return StreamSpec(
         name=name, arrival=_arrival(data, where, folder), model=text("model") or "", load=load, engine=engine,
@@ -251,7 +253,9 @@ def _arrival(data: Mapping[str, Any], where: str, folder: Path) -> Arrival:
             raise ScenarioError(f"{where}: poisson is {str(rate)[:40]!r}, expected requests a second, 0 to a million")
         return Arrival(kind=kind, per_s=float(rate))
     if kind == "think":
-        return Arrival(kind=kind, think_s=_seconds(data["think"], f"{where}: think", LONGEST_S, zero=True), offset_s=offset)
+        return Arrival(
+            kind=kind, think_s=_seconds(data["think"], f"{where}: think", LONGEST_S, zero=True), offset_s=offset
+        )
     if kind == "times":
         return Arrival(kind=kind, times_s=_times(data["times"], where, folder))
     return Arrival(kind=kind)
@@ -331,7 +335,9 @@ def _rate(data: Mapping[str, Any], where: str) -> float:
     needed = ("width", "height", "bytes_per_pixel", "fps")
     missing = [key for key in needed if key not in data]
     if missing:
-        raise ScenarioError(f"{where}: expected rate, or width, height, bytes_per_pixel and fps; {missing[0]} is missing")
+        raise ScenarioError(
+            f"{where}: expected rate, or width, height, bytes_per_pixel and fps; {missing[0]} is missing"
+        )
     product = 1.0
     for key in (*needed, "passes"):
         value = data.get(key, 1)
@@ -359,7 +365,9 @@ def _check_cascades(scenario: Scenario, where: str) -> None:
         seen, at = [name], before[name]
         while at in before:
             if at in seen:
-                raise ScenarioError(f"{where}: a cycle: {' after '.join([*seen[seen.index(at):], at])}; nothing starts it")
+                raise ScenarioError(
+                    f"{where}: a cycle: {' after '.join([*seen[seen.index(at) :], at])}; nothing starts it"
+                )
             seen.append(at)
             at = before[at]
 
