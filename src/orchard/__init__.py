@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from orchard.studies.place import Placement, place
     from orchard.studies.predict import Prediction, predict, predict_variants
     from orchard.studies.request import Request
+    from orchard.studies.simulate import Simulation, simulate
     from orchard.units.errors import OrchardError
 
 __version__ = "0.1.0"
@@ -19,11 +20,13 @@ __all__ = [
     "Placement",
     "Prediction",
     "Request",
+    "Simulation",
     "__version__",
     "compare",
     "place",
     "predict",
     "predict_variants",
+    "simulate",
 ]
 
 _HOMES = {
@@ -34,8 +37,10 @@ _HOMES = {
     "compare": "orchard.studies.compare",
     "Request": "orchard.studies.request",
     "place": "orchard.studies.place",
+    "Simulation": "orchard.studies.simulate",
     "predict": "orchard.studies.predict",
     "predict_variants": "orchard.studies.predict",
+    "simulate": "orchard.studies.simulate",
 }
 
 

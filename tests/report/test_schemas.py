@@ -34,6 +34,10 @@ COMMANDS = {
     "what if": ("whatif", "qwen3-0.6b", "--chip", "m4", "--set", "gpu.cores=12", "--set", "slc.size=16MiB"),
     "area, check": ("area", "--check"),
     "map": ("map", "gemm:m=8,k=8,n=8", "--arch", "E16", "--emit", "c"),
+    "simulate": ("simulate", "video-call", "--chip", "a19pro", "--seconds", "2"),
+    "simulate without limits": ("simulate", "xr-outdoor", "--chip", "m4", "--seconds", "1", "--chassis", "none"),
+    "predict by simulation": ("predict", "qwen3-4b", "--chip", "m1", "--weights", "q4_0", "--fidelity", "simulation"),
+    "scenarios": ("scenarios",),
     "complexity on a chip": ("complexity", "qwen3-4b", "--chip", "m4max"),
 }
 

@@ -120,7 +120,6 @@ def test_strata_of_a_prediction_are_those_of_the_measurements() -> None:
         ({"threads": 0}, "threads: got 0"),
         ({"prompt": 0, "generate": 0}, "nothing to predict"),
         ({"fidelity": "guess"}, "fidelity 'guess' is not known"),
-        ({"fidelity": "simulation"}, "no simulator"),
         ({"kv": 16}, "kv: got 16, expected text"),
         ({"weights": "q4_k_x"}, "q4_k_x.*q4_k"),
         ({"kv": "q99"}, "q99"),

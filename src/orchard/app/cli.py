@@ -88,7 +88,7 @@ def predict(
     json: AsJson = False,
 ) -> None:
     """Time, energy, memory and bottleneck of a model on a chip."""
-    from orchard.app.conditions import facts, parse_condition
+    from orchard.app.conditions import end_if_any_holds, facts, parse_condition
     from orchard.studies.predict import answer
     from orchard.studies.request import Request
 
@@ -116,10 +116,7 @@ def predict(
     if prediction.model.others and not json:
         note(f"{model} also names {', '.join(prediction.model.others)}; give the full name to choose")
     warn([w for w in prediction.warnings if json or not w.startswith("does not fit")])
-    if broken:
-        for condition in broken:
-            note(f"--fail-if {condition.text!r} holds: {condition.name} is {_plain(known[condition.name])}")
-        raise typer.Exit(exits.CONDITION)
+    end_if_any_holds(broken, known)
 
 
 @app.command()
@@ -251,10 +248,6 @@ def split_lists(texts: Sequence[str] | None) -> list[str]:
     return [part.strip() for text in texts or () for part in text.split(",")]
 
 
-def _plain(value: float | bool) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:.6g}"
-
-
 OPTIONAL = (
     "orchard.app.validate_command",
     "orchard.app.calibrate_commands",
@@ -265,6 +258,7 @@ OPTIONAL = (
     "orchard.app.explore_commands",
     "orchard.app.sensitivity_commands",
     "orchard.app.place_commands",
+    "orchard.app.simulate_commands",
 )
 """Commands with a module of their own: each has `register(app)`."""
 

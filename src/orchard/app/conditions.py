@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import operator
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,6 +69,24 @@ def parse_condition(text: str) -> Condition:
     return Condition(text.strip(), name, relation, parsed)
 
 
+def end_if_any_holds(conditions: Iterable[Condition], known: Mapping[str, float | bool]) -> None:
+    """Name the conditions that hold on stderr and end with exit code 4; nothing where none does."""
+    import typer
+
+    from orchard.app.exits import CONDITION
+    from orchard.app.output import note
+
+    broken = [c for c in conditions if c.holds(known)]
+    for condition in broken:
+        note(f"--fail-if {condition.text!r} holds: {condition.name} is {_plain(known[condition.name])}")
+    if broken:
+        raise typer.Exit(CONDITION)
+
+
+def _plain(value: float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else f"{value:.6g}"
+
+
 def facts(answer: Mapping[str, Any]) -> dict[str, float | bool]:
     """Every name a condition may use, from an `orchard.prediction/1` mapping.
 
@@ -94,6 +112,24 @@ def facts(answer: Mapping[str, Any]) -> dict[str, float | bool]:
     for field, label in (("total", "memory"), ("weights", "weights"), ("kv_cache", "kv_cache"), ("limit", "limit")):
         size = answer["memory"][f"{field}_bytes"]
         known |= {f"{label}_gb": size / 1e9, f"{label}_gib": size / 2**30}
+    return known
+
+
+def simulation_facts(record: Mapping[str, Any]) -> dict[str, float | bool]:
+    """Every name a condition may use, from an `orchard.simulation/1` mapping. Spaces in stream names read as `_`."""
+    known: dict[str, float | bool] = {
+        "saturated": record["saturated"], "energy_j": record["power"]["energy_j"], "mean_w": record["power"]["mean_w"],
+        "peak_w": record["power"]["peak_w"], "memory_utilization": record["memory"]["utilization"],
+    }  # fmt: skip
+    if record["heat"]:
+        known |= {key: record["heat"][key] for key in ("most_die_c", "most_case_c", "throttled_share")}
+    for engine in record["engines"]:
+        known |= {f"{engine['name']}.{key}": engine[key] for key in ("utilization", "mean_clock")}
+    for stream in record["streams"]:
+        name = re.sub(r"\W", "_", stream["name"])
+        for quantile, seconds in stream["latency_s"].items():
+            known |= _times(f"{name}.{quantile}", seconds)
+        known |= {f"{name}.{key}": stream[key] for key in ("missed", "dropped", "completed", "saturated", "energy_j")}
     return known
 
 

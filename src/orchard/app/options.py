@@ -55,7 +55,9 @@ Inputs = Annotated[
 Steps = Annotated[
     int | None, _option("--steps", "Denoising steps of a pipeline such as stable-diffusion-1.5.", WORKLOAD, "N")
 ]
-Fidelity = Annotated[str, _option("--fidelity", "bound (what physics allows) or estimate.", ANSWER, "LEVEL")]
+Fidelity = Annotated[
+    str, _option("--fidelity", "bound (what physics allows), estimate, or simulation.", ANSWER, "LEVEL")
+]
 Set = Annotated[
     list[str] | None, _option("--set", "Change a figure of the chip: gpu.cores=60. May be repeated.", MACHINE, "FIGURE")
 ]

@@ -72,13 +72,19 @@ def energy_terms(
     if engine == "gpu" and _has_matrix_units(hw):
         per_op = MATRIX_UNIT_JOULE_PER_OP
     per_op *= model.int8_factor if low_bits else 1.0
-    cores = {"gpu": "gpu.cores", "ane": "ane.cores"}.get(engine)
-    count = hw[cores] if cores else hw["cpu.s.cores"] + hw["cpu.p.cores"]
     return {
         "compute": ops * per_op,
         "dram": dram_bytes * hw["dram.energy"],
-        "active": seconds * (model.active_w + model.active_w_per_core * count),
+        "active": seconds * active_watts(engine, hw),
     }
+
+
+def active_watts(engine: str, hw: Hardware) -> Any:
+    """Watts [...] while an engine works, its host thread included, without its arithmetic and its traffic."""
+    model = MODELS[engine]
+    cores = {"gpu": "gpu.cores", "ane": "ane.cores"}.get(engine)
+    count = hw[cores] if cores else hw["cpu.s.cores"] + hw["cpu.p.cores"]
+    return model.active_w + model.active_w_per_core * count
 
 
 def _has_matrix_units(hw: Hardware) -> bool:

@@ -17,7 +17,6 @@ from orchard.cost.lower import KernelTable, Lowering, layer_group, lower
 from orchard.cost.profile import ErrorModel, Profile
 from orchard.hw import HardwareArrays, SoC, load_chip
 from orchard.ir import Graph
-from orchard.studies.errors import StudyError
 from orchard.studies.memory import Memory, memory_need
 from orchard.studies.phases import decode_calls, encoder_calls, prefill_calls
 from orchard.studies.request import Request
@@ -210,13 +209,13 @@ def predict(
 
 def answer(request: Request) -> Prediction:
     """The prediction of a request."""
-    if request.fidelity == "simulation":
-        raise StudyError("fidelity simulation: there is no simulator in this version; ask for estimate or bound")
     soc = chip_of(request)
     plan = make_plan(request)
     hw = HardwareArrays.of(soc)
     memory = memory_of(plan, soc, request)
     phases = {name: phase_of(plan, name, hw, request) for name in plan.phases}
+    if request.fidelity == "simulation":
+        phases = _simulated(plan, soc, hw, phases)
     if plan.runs:
         phases = {"inference": _whole(phases, plan.runs, request.batch), **phases}
     return Prediction(
@@ -491,6 +490,29 @@ def _repeated(kernel: KernelShare, part: str, runs: float) -> KernelShare:
     return replace(
         kernel, group=part, count=round(kernel.count * runs), **{t: getattr(kernel, t) * runs for t in terms}
     )  # fmt: skip
+
+
+def _simulated(plan: Plan, soc: SoC, hw: HardwareArrays, phases: Mapping[str, Phase]) -> dict[str, Phase]:
+    """The phases as one request goes through the simulator: alone, without limits of power or heat. The interval is the
+    estimate's, moved along; `dram_bytes` are those that DRAM served, not what the system-level cache did."""
+    from orchard.studies.simulate import simulate_phases
+
+    found = {}
+    for name, run in simulate_phases(plan, soc, hw).items():
+        phase = phases[name]
+        steps = phase.tokens if name == "decode" else 1
+        latency = max(run.seconds / steps, phase.bound_s)
+        moved = latency / phase.latency_s
+        parts = {"compute": ("compute", "clock"), "memory": ("memory", "contention"), "dispatch": ("dispatch", "host")}
+        shares = {part: sum(run.causes_s[c] for c in causes) for part, causes in parts.items()}
+        joules = run.energy_j / steps
+        found[name] = replace(
+            phase, latency_s=latency, interval_s=(max(phase.interval_s[0] * moved, phase.bound_s), phase.interval_s[1] * moved),
+            tokens_per_s=phase.tokens_per_s / moved, energy_j=joules,
+            energy_interval_j=(joules * SPREAD[0], joules * SPREAD[1]), dram_bytes=run.dram_bytes / steps,
+            bound_by={part: seconds / sum(shares.values()) for part, seconds in shares.items()},
+        )  # fmt: skip
+    return found
 
 
 def stored_in_low_bits(table: KernelTable) -> bool:
