@@ -52,6 +52,10 @@ Inputs = Annotated[
     list[str] | None,
     _option("--input", "Shape of a model input: name=1x3x224x224. May be repeated.", WORKLOAD, "SHAPE"),
 ]
+Assume = Annotated[
+    list[str] | None,
+    _option("--assume-elementwise", "Op of a model file without a rule: count it as touching each element once.", WORKLOAD, "OP"),
+]
 Fidelity = Annotated[str, _option("--fidelity", "bound (what physics allows) or estimate.", ANSWER, "LEVEL")]
 Set = Annotated[
     list[str] | None, _option("--set", "Change a figure of the chip: gpu.cores=60. May be repeated.", MACHINE, "FIGURE")

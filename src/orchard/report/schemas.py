@@ -352,6 +352,15 @@ class InspectedModel(_Record):
     params: int
 
 
+class ResidencePart(_Record):
+    kind: str
+    ops: int
+    first: str
+    runs_on: list[str]
+    refusals: dict[str, list[str]]
+    slower: dict[str, list[str]]
+
+
 class Inspection(_Versioned):
     """orchard inspect."""
 
@@ -365,6 +374,7 @@ class Inspection(_Versioned):
     macs: int | str
     kinds: list[KindPart]
     modules: list[ModulePart]
+    engines: list[ResidencePart] | None
     graph: str | None
     warnings: list[str]
 

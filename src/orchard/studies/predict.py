@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchard.cost.bound import all_ops, dram_bytes, phase_bound, phase_bound_terms
@@ -20,7 +21,7 @@ from orchard.studies.memory import Memory, memory_need
 from orchard.studies.phases import decode_calls, encoder_calls, prefill_calls
 from orchard.studies.request import Request
 from orchard.studies.runtimes import choose_profile, network_runtime
-from orchard.studies.sources import ImportedModel, bind_symbols, open_model, served_as
+from orchard.studies.sources import ImportedModel, bind_symbols, live_model, open_model, served_as, shape_text
 from orchard.units import scheme
 from orchard.workloads import Model
 
@@ -156,7 +157,7 @@ class Plan:
 
 
 def predict(
-    model: str,
+    model: object,
     chip: str,
     *,
     runtime: str | None = None,
@@ -171,28 +172,38 @@ def predict(
     threads: int | None = None,
     fidelity: str = "estimate",
     inputs: Sequence[str] | Mapping[str, Sequence[int | str]] = (),
+    assume_elementwise: Sequence[str] = (),
     overrides: Sequence[str] | Mapping[str, object] = (),
 ) -> Prediction:
-    """Predict one model on one chip. Fields as in `Request`; raises an OrchardError for what the user must correct."""
+    """Predict one model on one chip. Fields as in `Request`; raises an OrchardError for what the user must correct.
+
+    `model` may also be a live torch.nn.Module (weights on the meta device are enough), an exported program or an MLX
+    function; `inputs` then maps argument names to shapes, with names for open sizes: {"input_ids": (1, "seq")}.
+    """
+    loaded = None
+    if not isinstance(model, (str, Path)):
+        loaded = live_model(model, inputs, assume_elementwise)
+        model = loaded.name
     texts = [f"{k}={v}" for k, v in overrides.items()] if isinstance(overrides, Mapping) else list(overrides)
     shapes = (
-        [f"{k}={'x'.join(str(x) for x in v)}" for k, v in inputs.items()] if isinstance(inputs, Mapping) else inputs
+        [f"{k}={shape_text(v)}" for k, v in inputs.items()] if isinstance(inputs, Mapping) else inputs
     )
     request = Request(
-        inputs=tuple(shapes), model=model, chip=chip, runtime=runtime, engine=engine, weights=weights,
+        inputs=tuple(shapes), model=str(model), assume_elementwise=tuple(assume_elementwise),
+        chip=chip, runtime=runtime, engine=engine, weights=weights,
         activations=activations, kv=kv,
         batch=batch, prompt=prompt, generate=generate, depth=depth, threads=threads, fidelity=fidelity,
         overrides=tuple(texts),
     )  # fmt: skip
-    return answer(request)
+    return answer(request, loaded)
 
 
-def answer(request: Request) -> Prediction:
-    """The prediction of a request."""
+def answer(request: Request, loaded: ImportedModel | None = None) -> Prediction:
+    """The prediction of a request; `loaded` is its model where that is no name or file but a live object."""
     if request.fidelity == "simulation":
         raise StudyError("fidelity simulation: there is no simulator in this version; ask for estimate or bound")
     soc = _chip(request.chip, request.overrides)
-    plan = make_plan(request)
+    plan = make_plan(request, loaded)
     hw = HardwareArrays.of(soc)
     memory = memory_of(plan, soc, request)
     phases = {name: _phase(plan, name, hw, request) for name in plan.phases}
@@ -237,10 +248,10 @@ def predict_variants(request: Request, variants: Mapping[str, NDArray[np.float64
     return found
 
 
-def make_plan(request: Request) -> Plan:
+def make_plan(request: Request, live: ImportedModel | None = None) -> Plan:
     """Model, kernels and calls of a request."""
     weights = request.weights
-    loaded = open_model(request)
+    loaded = live or open_model(request)
     runtime = request.runtime
     serves = served_as(loaded)
     if runtime is None and (loaded.family == "imported" or serves == "network"):

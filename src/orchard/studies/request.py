@@ -24,6 +24,7 @@ class Request:
     batch      sequences at once; prompt, generate: tokens per sequence; depth: tokens cached before the prompt
     threads    CPU threads; None lets the runtime choose
     inputs     shapes of a model file's inputs (`image=1x3x224x224`)
+    assume_elementwise   op types of a model file without a rule that may count as touching each element once
     """
 
     model: str
@@ -41,6 +42,7 @@ class Request:
     fidelity: str = "estimate"
     overrides: tuple[str, ...] = ()
     inputs: tuple[str, ...] = ()
+    assume_elementwise: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, (least, most) in LIMITS.items():
