@@ -37,6 +37,8 @@ class Lowering(Layout):
         """NumPy matmul with broadcasting; the transposes swap the last two axes."""
         if a.ndim == 0 or b.ndim == 0:
             raise self.fail("a matrix product with a scalar")
+        if a.ndim == b.ndim == 1:
+            return self.reshape(self.matmul(self.reshape(a, [1, *a.shape]), self.reshape(b, [*b.shape, 1])), [])
         if a.ndim == 1:
             return self.squeeze(self.matmul(self.reshape(a, [1, *a.shape]), b, transpose_b=transpose_b), [-2])
         if b.ndim == 1:

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchard.workloads.importers.lowering import Value
-from orchard.workloads.importers.lowering.contract import spread
-from orchard.workloads.importers.torch_export.layout import ints, move
+from orchard.workloads.importers.torch_export.layout import ints, move, spread
 from orchard.workloads.importers.torch_export.program import Args, Program, rule
 
 # ---- rules: norms, softmax, reductions
