@@ -1,4 +1,6 @@
-"""Import every operator model of ONNX's own test set and compare the shapes of the results. Run: python benchmarks/importers/onnx_ops.py
+"""Import every operator model of ONNX's own test set and compare the shapes of the results.
+
+Run: python benchmarks/importers/onnx_ops.py. Recorded: onnx_ops.out.
 
 Each model is one op (or its expansion into others) with reference inputs and outputs. A model counts as right when it imports and
 the shape of every output agrees; small integer inputs (axes, shapes, pads) become initializers, as exporters write them.

@@ -127,7 +127,7 @@ class Lowering(Layout):
     ) -> Size:
         span = (tap - 1) * dilation + 1
         room = size + (pad[0] + pad[1]) - span
-        if isinstance(room, int) and room < 0:
+        if isinstance(room, int) and room < 0 and not (ceil and room > -stride):
             raise self.fail(f"a window of {span} on an axis of {size} with padding {pad}")
         if not ceil:
             return floordiv(room, stride) + 1 if stride != 1 else room + 1
