@@ -18,6 +18,7 @@ from orchard.app import exits
 from orchard.app.options import (
     Activations,
     AsJson,
+    Assume,
     Batch,
     Breakdown,
     ChipOption,
@@ -81,6 +82,7 @@ def predict(
     threads: Threads = None,
     input: Inputs = None,
     steps: Steps = None,
+    assume_elementwise: Assume = None,
     fidelity: Fidelity = "estimate",
     set: Set = None,
     breakdown: Breakdown = False,
@@ -96,7 +98,7 @@ def predict(
     request = Request(
         model=model, chip=chip, runtime=runtime, engine=engine, weights=weights, activations=activations, kv=kv,
         batch=batch, prompt=prompt, generate=generate, depth=depth, threads=threads, inputs=tuple(input or ()),
-        steps=steps, fidelity=fidelity, overrides=tuple(set or ()),
+        steps=steps, assume_elementwise=tuple(assume_elementwise or ()), fidelity=fidelity, overrides=tuple(set or ()),
     )  # fmt: skip
     prediction = answer(request)
     remedy = None

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from orchard.app.options import AsJson, Inputs, ModelArgument, Weights
+from orchard.app.options import AsJson, Assume, Inputs, ModelArgument, Weights
 from orchard.app.output import print_json, print_text, warn
 
 
@@ -14,16 +14,24 @@ def inspect(
     model: ModelArgument,
     input: Inputs = None,
     weights: Weights = None,
+    assume_elementwise: Assume = None,
+    engines: Annotated[
+        str | None,
+        typer.Option("--engines", help="Which engine of this chip takes each op, and why not.", metavar="CHIP"),
+    ] = None,
     tree: Annotated[bool, typer.Option("--tree", help="Ops, parameters and MACs by module.")] = False,
     depth: Annotated[int, typer.Option("--depth", help="Levels of the tree to show.", metavar="N")] = 3,
     graph: Annotated[bool, typer.Option("--graph/--no-graph", help="The whole graph in text form, last.")] = True,
     json: AsJson = False,
 ) -> None:
-    """The graph of a model: op kinds, parameters, MACs, free sizes, modules."""
+    """The graph of a model: op kinds, parameters, MACs, free sizes, modules, engines per op."""
     from orchard.report.inspect import inspection_record, render_inspection
     from orchard.studies.inspect import inspect as look
 
-    found = look(model, inputs=tuple(input or ()), weights=weights)
+    found = look(
+        model, inputs=tuple(input or ()), weights=weights, assume_elementwise=tuple(assume_elementwise or ()),
+        engines_of=engines,
+    )  # fmt: skip
     if json:
         print_json(inspection_record(found, graph=graph))
     else:

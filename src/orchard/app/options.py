@@ -55,6 +55,10 @@ Inputs = Annotated[
 Steps = Annotated[
     int | None, _option("--steps", "Denoising steps of a pipeline such as stable-diffusion-1.5.", WORKLOAD, "N")
 ]
+Assume = Annotated[
+    list[str] | None,
+    _option("--assume-elementwise", "Op of a model file without a rule: count it as touching each element once.", WORKLOAD, "OP"),
+]
 Fidelity = Annotated[
     str, _option("--fidelity", "bound (what physics allows), estimate, or simulation.", ANSWER, "LEVEL")
 ]

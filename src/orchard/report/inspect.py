@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
+from collections.abc import Sequence
 from typing import Any
 
+from orchard.cost.eligibility import ENGINES
 from orchard.ir import Size
-from orchard.studies.inspect import Inspection
+from orchard.studies.inspect import Inspection, Residence
 from orchard.units import format_bytes, format_count
 
 SCHEMA = "orchard.inspection/1"
@@ -30,9 +33,17 @@ def inspection_record(found: Inspection, *, graph: bool = True) -> dict[str, Any
         "modules": [
             {"path": m.path, "ops": m.ops, "params": m.parameters, "macs": plain(m.macs)} for m in found.modules
         ],
+        "engines": None if found.residence is None else [_residence(r) for r in found.residence],
         "graph": found.text if graph else None,
         "warnings": list(found.warnings),
     }
+
+
+def _residence(r: Residence) -> dict[str, Any]:
+    return {
+        "kind": r.kind, "ops": r.ops, "first": r.first, "runs_on": [e for e in ENGINES if r.runs_on(e)],
+        "refusals": {e: list(why) for e, why in r.refusals.items()}, "slower": {e: list(why) for e, why in r.slow.items()},
+    }  # fmt: skip
 
 
 def plain(size: Size) -> int | str:
@@ -60,9 +71,25 @@ def render_inspection(found: Inspection, *, tree: bool, depth: int, graph: bool)
             if level <= depth:
                 label = "  " * level + (module.path.rpartition(".")[2] or found.name)
                 lines += _wrapped(f"{label:<32}{module.ops:>6}{module.parameters:>14,}", module.macs)
+    if found.residence is not None:
+        lines += ["", *_engine_lines(found.residence)]
     if graph:
         lines += ["", found.text.rstrip()]
     return "\n".join(lines)
+
+
+def _engine_lines(rows: Sequence[Residence]) -> list[str]:
+    """One line per group of equal ops, with the reasons of the engines that do not take them below."""
+    lines = [f"{'op kind':<28}{'ops':>6}  " + "  ".join(f"{e:<6}" for e in ENGINES) + "first"]
+    for r in rows:
+        marks = "  ".join(
+            f"{'slower' if r.runs_on(e) and e in r.slow else 'yes' if r.runs_on(e) else 'no':<6}" for e in ENGINES
+        )
+        lines.append(f"{r.kind[:27]:<28}{r.ops:>6}  {marks}{r.first[-WIDTH + 60 :]}")
+        for engine, reasons in (*r.refusals.items(), *r.slow.items()):
+            for reason in reasons:
+                lines += textwrap.wrap(f"{engine}: {reason}", WIDTH, initial_indent="    ", subsequent_indent="      ")
+    return lines
 
 
 def _wrapped(label: str, size: Size) -> list[str]:

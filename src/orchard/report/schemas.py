@@ -353,6 +353,15 @@ class InspectedModel(_Record):
     params: int
 
 
+class ResidencePart(_Record):
+    kind: str
+    ops: int
+    first: str
+    runs_on: list[str]
+    refusals: dict[str, list[str]]
+    slower: dict[str, list[str]]
+
+
 class Inspection(_Versioned):
     """orchard inspect."""
 
@@ -366,6 +375,7 @@ class Inspection(_Versioned):
     macs: int | str
     kinds: list[KindPart]
     modules: list[ModulePart]
+    engines: list[ResidencePart] | None
     graph: str | None
     warnings: list[str]
 
@@ -467,6 +477,8 @@ class Mapping(_Versioned):
     counts: list[MappingCount]
     loop_nest: list[str]
     code: str | None = None
+
+
 class DesignPoint(_Record):
     index: int
     knobs: dict[str, float | int | str]
@@ -581,6 +593,8 @@ class WhatIf(_Versioned):
     alone: list[ChipState]
     after: ChipState
     synergy: float
+
+
 class ScenarioPart(_Record):
     name: str
     about: str
@@ -736,8 +750,6 @@ class TraceCheck(_Versioned):
     threads: list[str]
 
 
-SCHEMAS: dict[str, type[_Versioned]] = {
-    "orchard.mapping/1": Mapping,
 class PlaceProof(_Record):
     bound: float
     gap: Share
@@ -902,6 +914,7 @@ class PlacementRecord(_Versioned):
 
 
 SCHEMAS: dict[str, type[_Versioned]] = {
+    "orchard.mapping/1": Mapping,
     "orchard.placement/1": PlacementRecord,
     "orchard.lint/1": Lint,
     "orchard.prediction/1": Prediction,

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from orchard.cost.eligibility import Finding, ane_findings, cpu_findings, generation_of, gpu_findings
 from orchard.cost.work import work_of
+from orchard.hw import SoC, load_chip
 from orchard.ir import Graph, Role, Size, bind, print_graph
 from orchard.ir.count import macs_of
 from orchard.studies.request import Request
@@ -33,6 +35,23 @@ class Module:
     macs: Size
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Residence:
+    """Ops of one kind with the same answers: which engines take them, and why the others do not.
+
+    `refusals` maps an engine to its reasons, `slow` to what only makes the op slower there; `first` names one op.
+    """
+
+    kind: str
+    ops: int
+    first: str
+    refusals: Mapping[str, tuple[str, ...]]
+    slow: Mapping[str, tuple[str, ...]]
+
+    def runs_on(self, engine: str) -> bool:
+        return engine not in self.refusals
+
+
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
     """What `orchard inspect` shows. `formats`: weight elements by number format."""
@@ -50,6 +69,7 @@ class Inspection:
     modules: tuple[Module, ...]
     graph: Graph
     warnings: tuple[str, ...] = ()
+    residence: tuple[Residence, ...] | None = None
 
     @property
     def text(self) -> str:
@@ -57,9 +77,22 @@ class Inspection:
         return print_graph(self.graph)
 
 
-def inspect(model: str, *, inputs: tuple[str, ...] = (), weights: str | None = None) -> Inspection:
-    """Open a model as `predict` does and count it. Raises an OrchardError for what cannot be opened."""
-    opened = open_model(Request(model=model, chip="m1", inputs=inputs, weights=weights))
+def inspect(
+    model: str,
+    *,
+    inputs: tuple[str, ...] = (),
+    weights: str | None = None,
+    assume_elementwise: tuple[str, ...] = (),
+    engines_of: str | None = None,
+) -> Inspection:
+    """Open a model as `predict` does and count it; `engines_of` names a chip to say which engine takes which op.
+
+    Raises an OrchardError for what cannot be opened.
+    """
+    request = Request(
+        model=model, chip=engines_of or "m1", inputs=inputs, weights=weights, assume_elementwise=assume_elementwise
+    )
+    opened = open_model(request)
     graph = opened.graph(weights=weights)
     return Inspection(
         name=opened.name,
@@ -75,7 +108,51 @@ def inspect(model: str, *, inputs: tuple[str, ...] = (), weights: str | None = N
         modules=_modules(graph),
         graph=graph,
         warnings=opened.warnings,
+        residence=residence(graph, load_chip(engines_of)) if engines_of else None,
     )
+
+
+def residence(graph: Graph, soc: SoC) -> tuple[Residence, ...]:
+    """Which engines of a chip take each op, equal answers together, in program order."""
+    refusals: dict[str, dict[str, list[str]]] = {}
+    slow: dict[str, dict[str, list[str]]] = {}
+    for engine, findings in engine_findings(graph, soc).items():
+        for f in findings:
+            into = refusals if f.blocks else slow
+            into.setdefault(f.op, {}).setdefault(engine, []).append(f"{f.rule}: {f.reason} [{f.source}]")
+    grouped: dict[tuple[object, ...], Residence] = {}
+    for op in graph.ops:
+        if op.kind == "view":
+            continue
+        fn = op.attrs.get("fn")
+        kind = f"{op.kind}.{fn}" if isinstance(fn, str) else op.kind
+        no = {e: tuple(r) for e, r in refusals.get(op.name, {}).items()}
+        bad = {e: tuple(r) for e, r in slow.get(op.name, {}).items()}
+        key = (kind, tuple(no.items()), tuple(bad.items()))
+        before = grouped.get(key)
+        grouped[key] = Residence(
+            kind=kind,
+            ops=1 + (before.ops if before else 0),
+            first=before.first if before else op.name,
+            refusals=no,
+            slow=bad,
+        )
+    return tuple(grouped.values())
+
+
+def engine_findings(graph: Graph, soc: SoC) -> dict[str, list[Finding]]:
+    """What each engine of the chip says about each op."""
+    max_dim = int(soc.get("ane.max_dim") or 16384)
+    generation = generation_of(soc.id, max_dim)
+    return {
+        "ane": list(
+            ane_findings(
+                graph, max_dim=max_dim, generation=generation, operand_bytes=float(soc.get("ane.operand_limit") or 0.0)
+            )
+        ),
+        "gpu": list(gpu_findings(graph)),
+        "cpu": list(cpu_findings(graph, generation=generation)),
+    }
 
 
 def _formats(graph: Graph) -> dict[str, int]:

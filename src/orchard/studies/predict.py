@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,11 +18,12 @@ from orchard.cost.lower import KernelTable, Lowering, layer_group, lower
 from orchard.cost.profile import ErrorModel, Profile
 from orchard.hw import HardwareArrays, SoC, load_chip
 from orchard.ir import Graph
+from orchard.studies.errors import StudyError
 from orchard.studies.memory import Memory, memory_need
 from orchard.studies.phases import decode_calls, encoder_calls, prefill_calls
 from orchard.studies.request import Request
 from orchard.studies.runtimes import choose_profile, network_runtime
-from orchard.studies.sources import ImportedModel, bind_symbols, open_model, served_as
+from orchard.studies.sources import ImportedModel, bind_symbols, live_model, open_model, served_as, shape_text
 from orchard.units import scheme
 from orchard.workloads import Model, weight_bytes
 from orchard.workloads.diffusion.pipelines import PipelineConfig
@@ -175,7 +177,7 @@ class Plan:
 
 
 def predict(
-    model: str,
+    model: object,
     chip: str,
     *,
     runtime: str | None = None,
@@ -191,26 +193,36 @@ def predict(
     fidelity: str = "estimate",
     inputs: Sequence[str] | Mapping[str, Sequence[int | str]] = (),
     steps: int | None = None,
+    assume_elementwise: Sequence[str] = (),
     overrides: Sequence[str] | Mapping[str, object] = (),
 ) -> Prediction:
-    """Predict one model on one chip. Fields as in `Request`; raises an OrchardError for what the user must correct."""
+    """Predict one model on one chip. Fields as in `Request`; raises an OrchardError for what the user must correct.
+
+    `model` may also be a live torch.nn.Module (weights on the meta device are enough), an exported program or an MLX
+    function; `inputs` then maps argument names to shapes, with names for open sizes: {"input_ids": (1, "seq")}.
+    """
+    loaded = None
+    if not isinstance(model, (str, Path)):
+        loaded = live_model(model, inputs, assume_elementwise)
+        model = loaded.name
     texts = [f"{k}={v}" for k, v in overrides.items()] if isinstance(overrides, Mapping) else list(overrides)
     shapes = (
-        [f"{k}={'x'.join(str(x) for x in v)}" for k, v in inputs.items()] if isinstance(inputs, Mapping) else inputs
+        [f"{k}={shape_text(v)}" for k, v in inputs.items()] if isinstance(inputs, Mapping) else inputs
     )
     request = Request(
-        inputs=tuple(shapes), model=model, chip=chip, runtime=runtime, engine=engine, weights=weights,
+        inputs=tuple(shapes), model=str(model), assume_elementwise=tuple(assume_elementwise),
+        chip=chip, runtime=runtime, engine=engine, weights=weights,
         activations=activations, kv=kv,
         batch=batch, prompt=prompt, generate=generate, depth=depth, threads=threads, fidelity=fidelity,
         overrides=tuple(texts), steps=steps,
     )  # fmt: skip
-    return answer(request)
+    return answer(request, loaded)
 
 
-def answer(request: Request) -> Prediction:
-    """The prediction of a request."""
+def answer(request: Request, loaded: ImportedModel | None = None) -> Prediction:
+    """The prediction of a request; `loaded` is its model where that is no name or file but a live object."""
     soc = chip_of(request)
-    plan = make_plan(request)
+    plan = make_plan(request, loaded)
     hw = HardwareArrays.of(soc)
     memory = memory_of(plan, soc, request)
     phases = {name: phase_of(plan, name, hw, request) for name in plan.phases}
@@ -272,10 +284,10 @@ def _whole_time(parts: Mapping[str, PhaseTime], runs: Mapping[str, float]) -> Ph
     )  # fmt: skip
 
 
-def make_plan(request: Request) -> Plan:
+def make_plan(request: Request, live: ImportedModel | None = None) -> Plan:
     """Model, kernels and calls of a request."""
     weights = request.weights
-    loaded = open_model(request)
+    loaded = live or open_model(request)
     runtime = request.runtime
     serves = served_as(loaded)
     if runtime is None and (loaded.family == "imported" or serves == "network"):

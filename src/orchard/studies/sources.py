@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -76,7 +76,22 @@ def open_model(request: Request) -> Model | ImportedModel:
         return load_model(request.model)
     path = Path(request.model)
     stamp = path.stat().st_mtime_ns if path.exists() else 0
-    return _imported(request.model, request.inputs, stamp)
+    return _imported(request.model, request.inputs, request.assume_elementwise, stamp)
+
+
+def live_model(model: object, inputs: object, assume_elementwise: Sequence[str] = ()) -> ImportedModel:
+    """A live module, exported program or MLX function as a model. `inputs`: {name: shape or tensor}, or input texts."""
+    from orchard.workloads.importers import import_model
+
+    shapes = inputs if isinstance(inputs, Mapping) else parse_inputs(tuple(str(i) for i in inputs))  # type: ignore[attr-defined]
+    found = import_model(model, shapes or None, assume_elementwise)
+    return ImportedModel(name=found.name, source=found.source_format, base=found.graph, warnings=found.warnings)
+
+
+def shape_text(given: object) -> str:
+    """`1x3x224x224` of a shape or of something that has one; other values as they print."""
+    shape = getattr(given, "shape", given)
+    return "x".join(str(s) for s in shape) if isinstance(shape, Iterable) and not isinstance(shape, str) else str(shape)
 
 
 def served_as(model: Model | ImportedModel) -> str:
@@ -112,12 +127,12 @@ def is_import(model: str) -> bool:
 
 
 @lru_cache(maxsize=32)
-def _imported(model: str, inputs: tuple[str, ...], stamp: int) -> ImportedModel:
+def _imported(model: str, inputs: tuple[str, ...], assumed: tuple[str, ...], stamp: int) -> ImportedModel:
     """`stamp`: modification time, so that a changed file is read again."""
     from orchard.workloads.importers import import_model
 
     del stamp
-    found = import_model(model, parse_inputs(inputs) or None)
+    found = import_model(model, parse_inputs(inputs) or None, assumed)
     return ImportedModel(
         name=found.name or Path(model).name, source=found.source_format, base=found.graph, warnings=found.warnings
     )

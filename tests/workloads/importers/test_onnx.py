@@ -266,3 +266,49 @@ def test_transformer_exported_by_torch_counts_as_the_live_one(tmp_path):
     live, stored = import_model(net, {"ids": ids}), import_model(path)
     assert macs(live.graph) == macs(stored.graph)
     assert [op.kind for op in live.graph.ops] == [op.kind for op in stored.graph.ops]
+
+
+def test_optional_results_have_a_shape(tmp_path):
+    nodes = [N("LayerNormalization", ["x", "g"], ["y", "mean", "inverse"]), N("MaxPool", ["y"], ["p", "where"], kernel_shape=[2])]
+    path = save(tmp_path, nodes, [("x", F, [2, 3, 8])], ["p", "mean", "where"], {"g": f32(8)})
+    graph = import_model(path).graph
+    assert [graph.tensors[n].shape for n in graph.outputs] == [(2, 3, 7), (2, 3, 1), (2, 3, 7)]
+
+
+def test_sequences_of_known_length_are_lists(tmp_path):
+    nodes = [
+        N("SplitToSequence", ["x", "two"], ["parts"], axis=0), N("SequenceAt", ["parts", "last"], ["a"]),
+        N("SequenceConstruct", ["a", "x"], ["both"]), N("ConcatFromSequence", ["both"], ["y"], axis=0),
+    ]  # fmt: skip
+    path = save(tmp_path, nodes, [("x", F, [6, 3])], ["y"], {"two": np.int64(2), "last": np.int64(-1)})
+    graph = import_model(path).graph
+    assert graph.tensors[graph.outputs[0]].shape == (8, 3)
+    nodes[1] = N("SequenceAt", ["parts", "x"], ["a"])
+    with pytest.raises(ImportError_, match="position None of a sequence of 3"):
+        import_model(save(tmp_path, nodes, [("x", F, [6, 3])], ["y"], {"two": np.int64(2)}))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [({"auto_pad": "SAME_UPPER"}, (1, 2, 6, 6)), ({"output_shape": [8, 7], "output_padding": [1, 1]}, (1, 2, 8, 7))],
+)
+def test_transposed_convolutions_by_wanted_size(tmp_path, attributes, expected):
+    path = save(
+        tmp_path, [N("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], **attributes)], [("x", F, [1, 1, 3, 3])], ["y"],
+        {"w": f32(1, 2, 3, 3)},
+    )  # fmt: skip
+    graph = import_model(path).graph
+    assert graph.tensors[graph.outputs[0]].shape == expected
+    assert macs(graph) == 9 * 2 * 9
+
+
+def test_quantization_along_an_axis(tmp_path):
+    nodes = [N("QuantizeLinear", ["x", "s", "z"], ["y"], axis=1)]
+    path = save(tmp_path, nodes, [("x", F, [1, 3, 5])], ["y"], {"s": f32(3) + 1, "z": np.zeros(3, np.uint8)})
+    graph = import_model(path).graph
+    assert graph.outputs_of(graph.ops[-1])[0].format == "uint8"
+
+
+def test_einsum_equations(tmp_path):
+    path = save(tmp_path, [N("Einsum", ["x", "x"], ["y"], equation="bij,bkj->bik")], [("x", F, [2, 3, 4])], ["y"])
+    assert macs(import_model(path).graph) == 2 * 3 * 3 * 4

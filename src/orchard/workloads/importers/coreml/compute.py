@@ -8,6 +8,7 @@ from typing import Any
 from orchard.ir import Size
 from orchard.workloads.importers.coreml.program import Op, Program, rule
 from orchard.workloads.importers.lowering import Value, show
+from orchard.workloads.importers.lowering.contract import contract
 
 # ---- contractions
 
@@ -29,8 +30,6 @@ def _matmul(c: Program, op: Op) -> Value:
 
 @rule("einsum")
 def _einsum(c: Program, op: Op) -> Value:
-    from orchard.workloads.importers.lowering.contract import contract
-
     return contract(c.low, op.text("equation"), op.values("values"), c.need_shape(op, "the einsum"))
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from orchard.ir import Size
-from orchard.workloads.importers.lowering import Lowering, Value, show
-from orchard.workloads.importers.torch_export.layout import ints
+from orchard.workloads.importers.lowering.lowering import Lowering
+from orchard.workloads.importers.lowering.values import Value, show
 
 
 def contract(low: Lowering, equation: str, operands: Sequence[Value], shape: Sequence[Size]) -> Value:
@@ -47,8 +46,3 @@ def contract(low: Lowering, equation: str, operands: Sequence[Value], shape: Seq
 
 def _dim_name(letter: str) -> str:
     return letter if letter.islower() or not letter.isalpha() else f"{letter.lower()}_"
-
-
-def spread(value: Any, d: int) -> list[int]:
-    items = ints(value) if value not in (None, []) else []
-    return items * d if len(items) == 1 else items

@@ -37,6 +37,8 @@ class Lowering(Layout):
         """NumPy matmul with broadcasting; the transposes swap the last two axes."""
         if a.ndim == 0 or b.ndim == 0:
             raise self.fail("a matrix product with a scalar")
+        if a.ndim == b.ndim == 1:
+            return self.reshape(self.matmul(self.reshape(a, [1, *a.shape]), self.reshape(b, [*b.shape, 1])), [])
         if a.ndim == 1:
             return self.squeeze(self.matmul(self.reshape(a, [1, *a.shape]), b, transpose_b=transpose_b), [-2])
         if b.ndim == 1:
@@ -125,7 +127,7 @@ class Lowering(Layout):
     ) -> Size:
         span = (tap - 1) * dilation + 1
         room = size + (pad[0] + pad[1]) - span
-        if isinstance(room, int) and room < 0:
+        if isinstance(room, int) and room < 0 and not (ceil and room > -stride):
             raise self.fail(f"a window of {span} on an axis of {size} with padding {pad}")
         if not ceil:
             return floordiv(room, stride) + 1 if stride != 1 else room + 1

@@ -58,7 +58,15 @@ def _attention_23(c: Reader, op: Op) -> list[Value | None]:
     k, v = (_heads(c, op[i], op.number("kv_num_heads")) for i in (1, 2))
     k, v = _with_past(c, k, op.get(4)), _with_past(c, v, op.get(5))
     y = c.low.attention(q, k, v, op.get(3), causal=bool(op.number("is_causal")), scale=_scale(op, q))
-    return [_merge(c, y) if flat else y, k, v]
+    scores = [_scores(c, op, q, k)] if len(op.outputs) > 3 and op.outputs[3] else []
+    return [_merge(c, y) if flat else y, k, v, *scores]
+
+
+def _scores(c: Reader, op: Op, q: Value, k: Value) -> Value:
+    """The optional fourth result: what goes into the softmax, or with mode 3 what comes out of it."""
+    softmax = next(n for n in reversed(c.low.nodes) if n.kind == "softmax")
+    found = softmax.out if op.number("qk_matmul_output_mode") == 3 else softmax.inputs[0]
+    return c.low.reshape(found, [*q.shape[:-1], k.shape[-2]])
 
 
 @rule("MultiHeadAttention", "DecoderMaskedMultiHeadAttention")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchard.ir import Size
 from orchard.workloads.importers.lowering import Value, show
+from orchard.workloads.importers.lowering.contract import contract
 from orchard.workloads.importers.onnx.elementwise import UNARY
 from orchard.workloads.importers.onnx.reader import Op, Reader, rule
 
@@ -33,8 +34,6 @@ def _activated(c: Reader, op: Op, y: Value) -> Value:
 
 @rule("Einsum")
 def _einsum(c: Reader, op: Op) -> Value:
-    from orchard.workloads.importers.lowering.contract import contract
-
     equation = op.text("equation").replace(" ", "")
     operands = op.given()
     sizes = {
@@ -89,13 +88,15 @@ def _conv_transpose(c: Reader, op: Op) -> Value:
     d = op[1].ndim - 2
     stride, dilation, pads = conv_attributes(c, op, op[0], op[1], d)
     extra = op.ints("output_padding") or [0] * d
-    wanted = op.ints("output_shape")
+    wanted: list[Size] | None = list(op.ints("output_shape") or []) or None
+    if wanted is None and op.text("auto_pad").startswith("SAME"):
+        wanted = [s * st for s, st in zip(op[0].shape[2:], stride)]
     if wanted is not None and len(wanted) == d:
-        pads = [(0, 0)] * d
         full = [
-            (s - 1) * st + (t - 1) * di + 1 for s, st, t, di in zip(op[0].shape[2:], stride, op[1].shape[2:], dilation)
+            (s - 1) * st + (t - 1) * di + 1 + e
+            for s, st, t, di, e in zip(op[0].shape[2:], stride, op[1].shape[2:], dilation, extra)
         ]
-        cut = [f - w if isinstance(f, int) else 0 for f, w in zip(full, wanted)]
+        cut = [f - w for f, w in zip(full, wanted)]
         pads = [(x // 2, x - x // 2) if isinstance(x, int) else (0, 0) for x in cut]
     return c.low.conv_transpose(
         op[0],

@@ -18,7 +18,7 @@ UNARY = {
     "QuickGelu": "quick_gelu", "FastGelu": "gelu_tanh", "Softsign": "softsign", "Celu": "elu",
     "ThresholdedRelu": "relu",
     "Tan": "tan", "Atan": "atan", "Acos": "acos", "Asin": "asin", "Sinh": "sinh", "Cosh": "cosh", "Swish": "silu",
-    "BitwiseNot": "not", "Shrink": "hardshrink", "Rsqrt": "rsqrt",
+    "Asinh": "asin", "Acosh": "acos", "Atanh": "atan", "BitwiseNot": "not", "Shrink": "hardshrink", "Rsqrt": "rsqrt",
 }  # fmt: skip
 _BINARY = {
     "Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Pow": "pow", "Mod": "mod", "And": "and", "Or": "or",

@@ -7,6 +7,7 @@ from typing import Any
 from orchard.ir import Size, ceildiv, product, symbol
 from orchard.workloads.importers.lowering import SMALL, Value, array, clean_symbol
 from orchard.workloads.importers.onnx.reader import Op, Reader, rule
+from orchard.workloads.importers.onnx.schema import FORMATS
 from orchard.workloads.importers.protowire import Message
 
 # ---- constants and shape arithmetic
@@ -140,7 +141,7 @@ def _concat(c: Reader, op: Op) -> Value:
     return c.low.concat(op.given(), op.number("axis"))
 
 
-@rule("Split", "SplitToSequence")
+@rule("Split")
 def _split(c: Reader, op: Op) -> tuple[Value, ...]:
     axis = c.low.axis(op[0], op.number("axis"))
     sizes: list[Size] | None = list(op.ints("split") or []) or None
@@ -237,5 +238,46 @@ def _data_dependent(c: Reader, op: Op) -> Any:
     shape = c.declared_shape(op) or (op[0].ndim, symbol(clean_symbol(f"{op.type.lower()}_{len(c.low.nodes)}")))
     if op.type == "NonMaxSuppression":
         shape = (symbol("selected"), 3)
+    if op.type in ("Unique", "Compress"):
+        free = symbol(clean_symbol(f"{op.type.lower()}_{len(c.low.nodes)}"))
+        axis = c.low.axis(op[0], op.number("axis")) if "axis" in op.attributes else None
+        shape = (free,) if axis is None else tuple(free if i == axis else s for i, s in enumerate(op[0].shape))
     c.low.warn(f"{op.type} has a result whose size depends on contents; it is a free symbol")
-    return c.low.one("move", op.given()[:2], shape, "int64", fn=op.type.lower())
+    format = "int64" if op.type in ("NonZero", "NonMaxSuppression") else op[0].format
+    first = c.low.one("move", op.given()[:2], shape, format, fn=op.type.lower())
+    rest = [c.low.one("move", [first], [symbol("selected")], "int64", fn="unique") for _ in op.outputs[1:]]
+    return [first, *rest]
+
+
+@rule("CenterCropPad")
+def _center_crop_pad(c: Reader, op: Op) -> Value:
+    axes = op.ints("axes") or list(range(op[0].ndim))
+    shape = list(op[0].shape)
+    for axis, size in zip(axes, c.sizes(op, 1, "the shape")):
+        shape[c.low.axis(op[0], axis)] = size
+    return op[0] if tuple(shape) == op[0].shape else c.low.one("move", [op[0]], shape, fn="pad")
+
+
+@rule("Col2Im")
+def _col2im(c: Reader, op: Op) -> Value:
+    """Blocks [n, channels * taps, positions] summed where they overlap."""
+    image, block = c.sizes(op, 1, "the image"), c.sizes(op, 2, "the block")
+    channels = c.low.divide(op[0].shape[1], product(block))
+    return c.low.one("reduce", [op[0]], [op[0].shape[0], channels, *image], fn="sum", window="col2im")
+
+
+@rule("MaxUnpool")
+def _max_unpool(c: Reader, op: Op) -> Value:
+    kernel = op.ints("kernel_shape") or []
+    stride, pads = op.ints("strides") or [1] * len(kernel), op.ints("pads") or [0] * (2 * len(kernel))
+    sizes: list[Size] = [
+        (s - 1) * st + k - pads[i] - pads[i + len(kernel)]
+        for i, (s, st, k) in enumerate(zip(op[0].shape[2:], stride, kernel))
+    ]
+    shape = c.sizes(op, 2, "the shape") if op.get(2) is not None else [*op[0].shape[:2], *sizes]
+    return c.low.one("move", [op[0], op[1]], shape, fn="scatter")
+
+
+@rule("BitCast")
+def _bit_cast(c: Reader, op: Op) -> Value:
+    return c.low.one("move", [op[0]], op[0].shape, FORMATS.get(op.number("to"), op[0].format), fn="cast")

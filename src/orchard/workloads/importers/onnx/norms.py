@@ -23,11 +23,11 @@ def _softmax(c: Reader, op: Op) -> Value:
 
 
 @rule("BatchNormalization", "SpatialBN")
-def _batchnorm(c: Reader, op: Op) -> Value:
+def _batchnorm(c: Reader, op: Op) -> list[Value]:
     for statistics in op.given()[3:5]:
         if statistics.producer is None:
             statistics.part = "constant"
-    return c.low.norm("batchnorm", op[0], *op.given()[1:5])
+    return [c.low.norm("batchnorm", op[0], *op.given()[1:5]), *op.given()[3:5]]
 
 
 @rule("InstanceNormalization")
@@ -36,11 +36,13 @@ def _instancenorm(c: Reader, op: Op) -> Value:
 
 
 @rule("LayerNormalization", "SimplifiedLayerNormalization", "RMSNormalization")
-def _layernorm(c: Reader, op: Op) -> Value:
+def _layernorm(c: Reader, op: Op) -> list[Value]:
     fn = "layernorm" if op.type == "LayerNormalization" else "rmsnorm"
     axis = c.low.axis(op[0], op.number("axis", -1))
     attrs: dict[str, Any] = {} if axis == op[0].ndim - 1 else {"axes": tuple(range(axis, op[0].ndim))}
-    return c.low.norm(fn, op[0], op.get(1), op.get(2), **attrs)
+    y = c.low.norm(fn, op[0], op.get(1), op.get(2), **attrs)
+    axes = list(range(axis, op[0].ndim))
+    return [y, *(c.low.reduce("mean", op[0], axes, True) for name in op.outputs[1:] if name)]
 
 
 @rule("SkipLayerNormalization", "SkipSimplifiedLayerNormalization")
@@ -118,7 +120,7 @@ def _topk(c: Reader, op: Op) -> tuple[Value, ...]:
 
 
 @rule("MaxPool", "AveragePool", "LpPool")
-def pool(c: Reader, op: Op) -> Value:
+def pool(c: Reader, op: Op) -> list[Value]:
     kernel = op.ints("kernel_shape") or []
     d = len(kernel)
     stride, dilation = op.ints("strides") or [1] * d, op.ints("dilations") or [1] * d
@@ -127,10 +129,12 @@ def pool(c: Reader, op: Op) -> Value:
     if op.text("auto_pad").startswith("SAME"):
         pads = [same_padding(s, k, st, 1) for s, k, st in zip(op[0].shape[2:], kernel, stride)]
     fn = "max" if op.type == "MaxPool" else "avg"
-    return c.low.pool(fn, op[0], kernel, stride, pads, dilation, ceil=bool(op.number("ceil_mode")))
+    y = c.low.pool(fn, op[0], kernel, stride, pads, dilation, ceil=bool(op.number("ceil_mode")))
+    picked = [c.low.one("move", [y], y.shape, "int64", fn="argmax")] if len(op.outputs) > 1 else []
+    return [y, *picked]
 
 
-@rule("GlobalAveragePool", "GlobalMaxPool")
+@rule("GlobalAveragePool", "GlobalMaxPool", "GlobalLpPool")
 def global_pool(c: Reader, op: Op) -> Value:
     return c.low.reduce("max" if "Max" in op.type else "mean", op[0], list(range(2, op[0].ndim)), True)
 
@@ -162,6 +166,9 @@ def _scaled(size: Size, factor: float) -> Size:
 
 @rule("GridSample", "RoiAlign", "MaxRoiPool", "AffineGrid")
 def _grid_sample(c: Reader, op: Op) -> Value:
+    if op.type == "AffineGrid":
+        n, _, *space = c.sizes(op, 1, "the size")
+        return c.low.one("resize", [op[0]], [n, *space, len(space)], fn="affine_grid")
     if op.type == "GridSample":
         return c.low.one("resize", op.given(), [*op[0].shape[:2], *op[1].shape[1:-1]], fn="grid_sample")
     size = [op.number("output_height", 1), op.number("output_width", 1)]
@@ -185,5 +192,17 @@ def _recurrent(c: Reader, op: Op) -> list[Value]:
     y, last = c.low.recurrent(op.type.lower(), x, [(part(w, i), part(r, i)) for i in range(directions)], biases, hidden)
     t, b = x.shape[:2]
     y = c.low.reshape(y, [t, b, directions, hidden])
-    y = c.low.transpose(y, [0, 2, 1, 3]) if not op.number("layout") else c.low.transpose(y, [1, 0, 2, 3])
-    return [y, last, last]
+    if op.number("layout"):  # batch first, in results and states too
+        last = c.low.swap(last, 0, 1)
+        return [c.low.transpose(y, [1, 0, 2, 3]), last, last]
+    return [c.low.transpose(y, [0, 2, 1, 3]), last, last]
+
+
+@rule("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
+def _loss(c: Reader, op: Op) -> list[Value]:
+    """One log probability per target, picked and averaged."""
+    x, target = op[0], op[1]
+    logs = c.low.softmax(x, 1, "log_softmax") if op.type == "SoftmaxCrossEntropyLoss" else x
+    picked = c.low.one("move", [logs, target], target.shape, fn="gather")
+    mean = op.text("reduction", "mean") != "none"
+    return [c.low.reduce("mean", picked, None, False) if mean else picked, logs]

@@ -38,7 +38,8 @@ def _quantize(c: Reader, op: Op) -> Value:
     format = zero.format if zero is not None else FORMATS.get(op.number("output_dtype", 2), "uint8")
     if op[0].producer is None and op[0].data is None and op[0].part and op[1].elements != 1:
         op[0].format = f"{format}-channel" if format == "int8" else op[0].format
-    return c.low.one("elementwise", op.given(), op[0].shape, format, fn="quantize")
+    per_axis = op[1].ndim > 0 and op[1].elements != 1
+    return c.low.one("elementwise", op.given() if not per_axis else [op[0]], op[0].shape, format, fn="quantize")
 
 
 @rule("DynamicQuantizeLinear")
@@ -114,7 +115,7 @@ def _qlinear_unary(c: Reader, op: Op) -> Value:
 
 @rule("QLinearGlobalAveragePool", "QLinearAveragePool")
 def _qlinear_pool(c: Reader, op: Op) -> Value:
-    return global_pool(c, op) if "Global" in op.type else pool(c, op)
+    return global_pool(c, op) if "Global" in op.type else pool(c, op)[0]
 
 
 @rule("QLinearConcat")

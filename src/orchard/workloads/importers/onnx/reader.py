@@ -60,6 +60,10 @@ class Op:
         return value if isinstance(value, str) else default
 
 
+SEQUENCE_OPS = (
+    "SequenceConstruct", "SequenceEmpty", "SplitToSequence", "SequenceLength", "ConcatFromSequence", "SequenceAt",
+    "SequenceInsert", "SequenceErase",
+)  # fmt: skip
 Rule = Callable[["Reader", Op], Any]
 RULES: dict[str, Rule] = {}
 
@@ -91,6 +95,7 @@ class Reader:
         self.declared: dict[str, Message] = {}
         self.stored: dict[str, tuple[Value, int]] = {}
         self.auxiliary: set[int] = set()  # scales and zero points: stored, but no parameters
+        self.sequences: dict[str, list[Value]] = {}  # lists of tensors by their ONNX name
         self.depth = 0
 
     def count(self) -> WeightCount:
@@ -105,7 +110,7 @@ class Reader:
         graph = self.model.graph
         types: Counter[str] = Counter()
         self._types(graph.node, types, 0)
-        self.low.check_known(types, RULES)
+        self.low.check_known(types, {*RULES, *SEQUENCE_OPS})
         for info in (*graph.value_info, *graph.output):
             self.declared[info.name] = info
         for tensor in graph.initializer:
@@ -253,6 +258,9 @@ class Reader:
         attributes = {a.name: self._attribute(a, outer) for a in node.attribute}
         inputs: list[Value | None] = []
         for name in node.input:
+            if name in self.sequences:
+                inputs.append(None)
+                continue
             if name and name not in self.env:
                 raise ImportError_(f"{self.path}: node {node.name or node.op_type} reads {name!r}, which nothing makes")
             inputs.append(self.env[name] if name else None)
@@ -261,6 +269,10 @@ class Reader:
             self._inline(function, inputs, node.output, attributes)
             return
         op = Op(node.op_type, inputs, list(node.output), attributes, node.name or node.op_type, node.domain)
+        if node.op_type in SEQUENCE_OPS and node.domain in ("", "ai.onnx"):
+            with self.low.within(scope_of(node), f"{op.name} ({op.type})"):
+                self._sequence(op, list(node.input))
+            return
         with self.low.within(scope_of(node), f"{op.name} ({op.type})"):
             if op.type == "If":
                 self._branch(op)
@@ -272,6 +284,52 @@ class Reader:
         for name, value in zip(op.outputs, results):
             if name and value is not None:
                 self.env[name] = value
+
+    def _sequence(self, op: Op, names: Sequence[str]) -> None:
+        """Sequences of known length are lists; nothing runs for them."""
+        held = next((self.sequences[n] for n in names if n in self.sequences), [])
+        out = op.outputs[0]
+        if op.type == "SequenceConstruct":
+            self.sequences[out] = op.given()
+        elif op.type == "SequenceEmpty":
+            self.sequences[out] = []
+        elif op.type == "SplitToSequence":
+            keep = bool(op.number("keepdims", 1)) or op.get(1) is not None
+            self.sequences[out] = self._pieces(op, keep)
+        elif op.type == "SequenceLength":
+            self.env[out] = self.low.constant(len(held), "int64")
+        elif op.type == "ConcatFromSequence":
+            axis = op.number("axis")
+            parts = [self.low.unsqueeze(v, [axis]) for v in held] if op.number("new_axis") else held
+            self.env[out] = self.low.concat(parts, axis)
+        else:
+            self._pick(op, held)
+
+    def _pick(self, op: Op, held: list[Value]) -> None:
+        """One element of a sequence, or a sequence with one more or fewer; the position has to be known."""
+        position = op.inputs[2 if op.type == "SequenceInsert" else 1] if len(op.inputs) > 1 else None
+        where = position.scalar if position is not None else len(held) if op.type == "SequenceInsert" else -1.0
+        last = len(held) if op.type == "SequenceInsert" else len(held) - 1
+        if where is None or not -len(held) - 1 <= where <= last:
+            raise self.low.fail(f"position {where} of a sequence of {len(held)}")
+        at = int(where)
+        if op.type == "SequenceAt":
+            self.env[op.outputs[0]] = held[at]
+        elif op.type == "SequenceErase":
+            self.sequences[op.outputs[0]] = [v for i, v in enumerate(held) if i != at % max(len(held), 1)]
+        else:
+            self.sequences[op.outputs[0]] = [*held[:at], op[1], *held[at:]]
+
+    def _pieces(self, op: Op, keep: bool) -> list[Value]:
+        x, axis = op[0], self.low.axis(op[0], op.number("axis"))
+        whole = x.shape[axis]
+        if not isinstance(whole, int):
+            raise self.low.fail(f"a split of the open size {whole}")
+        given = self.ints(op, 1, "the split") if op.get(1) is not None else [1]
+        step = max(given[0], 1)
+        sizes = given if op.get(1) is not None and op[1].ndim else [min(step, whole - at) for at in range(0, whole, step)]
+        parts = self.low.split(x, axis, sizes)
+        return list(parts) if keep else [self.low.squeeze(p, [axis]) for p in parts]
 
     def _attribute(self, attribute: Message, outer: Mapping[str, Any]) -> Any:
         if attribute.ref_attr_name:

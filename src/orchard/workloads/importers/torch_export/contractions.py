@@ -6,7 +6,8 @@ from typing import Any
 
 from orchard.ir import product
 from orchard.workloads.importers.lowering import Value
-from orchard.workloads.importers.lowering.contract import contract, spread
+from orchard.workloads.importers.lowering.contract import contract
+from orchard.workloads.importers.torch_export.layout import spread
 from orchard.workloads.importers.torch_export.program import Args, Program, rule
 
 # ---- rules: contractions

@@ -73,6 +73,11 @@ def ints(value: Any) -> list[int]:
     return [int(v) for v in value] if isinstance(value, (list, tuple)) else [int(value)]
 
 
+def spread(value: Any, d: int) -> list[int]:
+    items = ints(value) if value not in (None, []) else []
+    return items * d if len(items) == 1 else items
+
+
 @rule("aten.expand", "aten.broadcast_to", "aten.expand_as", "aten.expand_copy")
 def _expand(p: Program, a: Args) -> Value:
     return p.low.expand(a["self"], p.out_shape())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,6 +26,9 @@ def export_module(torch: Any, module: Any, inputs: dict[str, Any], label: str) -
         inputs = dict(_default_inputs(module))
     if not inputs:
         raise ImportError_(f"{label}: give the shape of each input, for example inputs={{'x': (1, 3, 224, 224)}}")
+    devices = {p.device.type for p in (*module.parameters(), *module.buffers())}
+    if "meta" in devices and len(devices) > 1:  # some layers fill a tensor of their own under torch.device("meta")
+        module = copy.deepcopy(module).to("meta")
     parameters = list(module.parameters()) or list(module.buffers())
     device = parameters[0].device if parameters else torch.device("cpu")
     floats = next((p.dtype for p in parameters if p.is_floating_point()), torch.float32)
@@ -38,17 +42,21 @@ def export_module(torch: Any, module: Any, inputs: dict[str, Any], label: str) -
     was_training = module.training
     module.eval()
     try:
-        with torch.no_grad(), _experts_op(torch, module):
-            program = torch.export.export(
-                module, (), kwargs, dynamic_shapes=dynamic if any(dynamic.values()) else None, strict=False
-            )
+        return _exported(torch, module, kwargs, dynamic), names
     except ImportError_:
         raise
     except Exception as error:
+        if device.type == "meta" and "same device" in str(error):  # forward makes tensors on the CPU of its own accord
+            return export_module(torch, copy.deepcopy(module).to_empty(device="cpu"), inputs, label)
         raise _export_error(label, error) from None
     finally:
         module.train(was_training)
-    return program, names
+
+
+def _exported(torch: Any, module: Any, kwargs: dict[str, Any], dynamic: dict[str, Any]) -> Any:
+    shapes = dynamic if any(dynamic.values()) else None
+    with torch.no_grad(), _experts_op(torch, module):
+        return torch.export.export(module, (), kwargs, dynamic_shapes=shapes, strict=False)
 
 
 def _export_error(label: str, error: Exception) -> ImportError_:

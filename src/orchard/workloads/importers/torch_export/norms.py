@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from orchard.workloads.importers.lowering import Value
-from orchard.workloads.importers.lowering.contract import spread
-from orchard.workloads.importers.torch_export.layout import ints, move
+from orchard.workloads.importers.torch_export.layout import ints, move, spread
 from orchard.workloads.importers.torch_export.program import Args, Program, rule
 
 # ---- rules: norms, softmax, reductions
@@ -207,3 +206,10 @@ def _glu(p: Program, a: Args) -> Value:
 def _cdist(p: Program, a: Args) -> Value:
     x, y = list(a.values())[:2]
     return p.low.matmul(x, y, transpose_b=True)
+
+
+@rule("aten._weight_norm", "aten._weight_norm_interface")
+def _weight_norm(p: Program, a: Args) -> Any:
+    """g * v / |v|: a weight made of two parameters, as the old reparametrisation stores it."""
+    y = p.low.one("elementwise", [a["v"], a["g"]], a["v"].shape, fn="weight_norm")
+    return (y, a["g"]) if p.kind(p.node).endswith("interface") else y
