@@ -44,6 +44,7 @@ class Batch:
 
 
 Slot = tuple[Hashable, ...]
+_CROWD = 50  # rows per beam width that a narrow pass compares with each other
 Progress = Callable[[Slot, int, int], None]
 """Told after each slot: the slot, rows that came in, rows kept. May raise to stop."""
 
@@ -108,6 +109,9 @@ def solve(
             continue
         bounds = model.lower_bound(slot, merged)
         rows = np.flatnonzero(bounds < best)
+        if beam is not None and len(rows) > _CROWD * beam:  # dominance over a crowd costs more than a beam is worth
+            rows = rows[np.argpartition(bounds[rows], _CROWD * beam)[: _CROWD * beam]]
+            exact = False
         rows = rows[undominated(merged.key[rows], merged.columns[rows])]
         if beam is not None and len(rows) > beam:
             rows = rows[np.argpartition(bounds[rows], beam)[:beam]]

@@ -27,7 +27,9 @@ from orchard.search.layered import Outcome, Slot, solve
 from orchard.studies.nest_search import NestModel, Objective, Pattern
 
 OBJECTIVES = ("edp", "energy", "latency", "traffic")
-_BEAM = 100
+_BEAMS = {"latency": (16, 100)}
+_BEAM = (100,)
+"""Widths of the passes that look for a good answer. A narrow one often meets the floor of latency, and then nothing is left to do."""
 _WIDER = (300, 1000, 3000)
 """Beams tried in turn before the full pass: the better the answer known, the less the proof has to look at."""
 _ROUNDING = 1e-9
@@ -65,6 +67,7 @@ def objective_value(objective: str, cost: Estimate, counts: Counts, arch: Archit
         return sum(
             (counts.traffic[root, t].reads + counts.traffic[root, t].writes) * problem.words(t, arch.word_bits)
             for t in problem.tensors
+            if problem.pays_root(t)
         )
     return {"edp": cost.edp, "energy": cost.energy_pj, "latency": cost.latency_cycles}[objective]
 
@@ -160,7 +163,9 @@ class _Search:
     def beam(self, pattern: Pattern) -> None:
         """A good answer soon."""
         model = self.model(pattern, compare_time=True)
-        self._take(model, solve(model, beam=_BEAM, incumbent=self._worst()))
+        for width in _BEAMS.get(self.objective, _BEAM):
+            if self._worst() > self._floor(pattern) * (1 + _ROUNDING):
+                self._take(model, solve(model, beam=width, incumbent=self._worst()))
 
     def prove(self, pattern: Pattern) -> None:
         """Everything that could beat the best answer, in at most two passes."""
