@@ -91,11 +91,13 @@ def map_op(
     *,
     factors: Factors = "perfect",
     time_limit_s: float | None = None,
+    gap: float = 0.0,
     say: Callable[[str], None] = lambda _: None,
 ) -> MappedOp:
     """Best mapping of `problem` on `arch`. Raises ImpossibleSpace where nothing fits.
 
-    `factors` opens ragged tiles ("imperfect"). With `time_limit_s` the proof may stay open: `optimal` is then False. So it
+    `factors` opens ragged tiles ("imperfect"). `gap` stops the proof where no mapping is better by more than that share
+    (`bound` says how far it got; `optimal` is then only True where it got all the way). With `time_limit_s` the proof may stay open: `optimal` is then False. So it
     is for ragged tiles on a machine with several fan-outs, where the search is not exact.
     """
     if objective not in OBJECTIVES:
@@ -103,7 +105,7 @@ def map_op(
     started = time.perf_counter()
     lanes = tuple(sorted({size for fan in arch.fan_outs for size in fan.axes.values()}))
     lattice = lattice_of(problem, factors, lanes)
-    search = _Search(problem, arch, lattice, objective, factors == "imperfect", started, time_limit_s)
+    search = _Search(problem, arch, lattice, objective, factors == "imperfect", started, time_limit_s, gap)
     candidates, refused = patterns(problem, arch), None
     for pattern in candidates:
         try:
@@ -140,13 +142,14 @@ class _Search:
 
     def __init__(
         self, problem: Problem, arch: Architecture, lattice: Lattice, objective: Objective, ragged: bool,
-        started: float, time_limit_s: float | None,
+        started: float, time_limit_s: float | None, gap: float,
     ) -> None:  # fmt: skip
         self.problem, self.arch, self.lattice, self.objective, self.ragged = problem, arch, lattice, objective, ragged
         self.best: tuple[float, Nest] | None = None
         self.bound = float("inf")
         self.considered = 0
         self.proven = True
+        self.least = 1.0 - max(gap, _ROUNDING)  # only what is better than this share of the best is looked for
         self.deadline = None if time_limit_s is None else started + time_limit_s
 
     def model(self, pattern: Pattern, compare_time: bool) -> NestModel:
@@ -181,10 +184,10 @@ class _Search:
             for compare_time in (False, True):
                 model = self.model(pattern, compare_time)
                 limit = self._worst()
-                outcome = solve(model, incumbent=limit * (1 - _ROUNDING), progress=self._watch)
+                outcome = solve(model, incumbent=limit * self.least, progress=self._watch)
                 self._take(model, outcome)
-                relaxed = outcome.score if outcome.trail is not None else limit
-                if compare_time or self._worst() <= relaxed * (1 + _ROUNDING):
+                relaxed = outcome.score if outcome.trail is not None else self._reached(limit, pattern)
+                if compare_time or self._worst() * self.least <= relaxed:
                     self.bound = min(self.bound, relaxed)
                     return
         except ImpossibleSpace:
@@ -192,6 +195,12 @@ class _Search:
         except _OutOfTime:
             self.proven = False
             self.bound = min(self.bound, self._floor(pattern))
+
+    def _reached(self, limit: float, pattern: Pattern) -> float:
+        """The bound when nothing below `limit * least` was found: that, or the floor where it is higher."""
+        if self.least >= 1.0 - _ROUNDING:
+            return limit
+        return min(limit, max(limit * self.least, self._floor(pattern)))
 
     def _floor(self, pattern: Pattern) -> float:
         model = self.model(pattern, compare_time=True)

@@ -56,6 +56,7 @@ class Question:
     objective: Objective
     factors: Factors = "perfect"
     time_limit_s: float | None = None
+    gap: float = 0.0
 
     @property
     def key(self) -> str:

@@ -150,6 +150,7 @@ class Space:
     objective: Objective = "latency"
     factors: Factors = "imperfect"
     time_limit_s: float | None = None
+    gap: float = 0.01  # a to-do list needs no more; each op says how far its proof got
     cache: MappingCache | None = None
     workers: int | None = None
 
@@ -259,7 +260,7 @@ class _Finder:
                 bits = 8 if self.low and kernel.format not in ("", "f32", "f16", "bf16") else part.bits
                 question = Question(
                     part.problem, self.machines.of(bits, part.density), self.space.objective, self.space.factors,
-                    self.space.time_limit_s,
+                    self.space.time_limit_s, self.space.gap,
                 )  # fmt: skip
                 key = question.key
                 before = found[key][2] if key in found else 0.0
