@@ -86,10 +86,18 @@ def _fastest(engine: Engine, dtype: str) -> tuple[Node, ...]:
 def _nodes(path: tuple[Node, ...], bits: int, clock_hz: float) -> tuple[tuple[Level | FanOut, ...], tuple[str, ...]]:
     nodes: list[Level | FanOut] = []
     notes: list[str] = []
+    unlimited: list[str] = []
     for position, node in enumerate(path[:-1]):
         if isinstance(node, Fanout):
             if node.count > 1:
-                nodes.append(FanOut(name=node.name, axes={node.name: node.count}))
+                nodes.append(
+                    FanOut(
+                        name=node.name,
+                        axes={node.name: node.count},
+                        multicast=node.multicast,
+                        reduce=node.reduce,
+                    )
+                )
         elif isinstance(node, Memory):
             reason = None if position == 0 else _left_out(node, path[position + 1 :])
             if reason:
@@ -97,7 +105,9 @@ def _nodes(path: tuple[Node, ...], bits: int, clock_hz: float) -> tuple[tuple[Le
                 continue
             nodes.append(_level(node, bits, clock_hz, is_root=position == 0))
             if node.read_bytes_per_s is None:
-                notes.append(f"{node.name}: bandwidth not known, taken as no limit")
+                unlimited.append(node.name)
+    if unlimited:
+        notes.append(f"bandwidth not known, taken as no limit: {', '.join(unlimited)}")
     return tuple(nodes), tuple(notes)
 
 

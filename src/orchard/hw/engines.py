@@ -44,10 +44,16 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fanout:
-    """`count` equal copies of everything below: cores, clusters, engines."""
+    """`count` equal copies of everything below: cores, clusters, engines.
+
+    multicast   one read above serves all copies that want the same word; else each copy reads for itself
+    reduce      sums of copies meet on the way up; else each copy writes its own
+    """
 
     name: str
     count: int
+    multicast: bool = False
+    reduce: bool = False
     children: tuple[Node, ...] = ()
 
     def __post_init__(self) -> None:

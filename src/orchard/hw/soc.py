@@ -350,10 +350,9 @@ class SoC:
         ane = self.ane
         rates = {"f16": ane.fp16_ops_per_s_peak / ane.cores, "int8": ane.int8_ops_per_s_peak / ane.cores}
         mac = Compute(name="mac", ops_per_s=rates, align_bytes=ane.align_bytes, max_dim=ane.max_dim)
-        buffer = Memory(
-            name="kernel_buffer", size_bytes=ane.kernel_buffer_bytes, holds=frozenset("W"), children=(mac,)
-        )
-        cores = Fanout(name="cores", count=max(1, ane.cores // ane.engines), children=(buffer,))
+        buffer = Memory(name="kernel_buffer", size_bytes=ane.kernel_buffer_bytes, holds=frozenset("W"), children=(mac,))
+        # output channels are dealt to the cores, which all see the same input [751k-m6]
+        cores = Fanout(name="cores", count=max(1, ane.cores // ane.engines), multicast=True, children=(buffer,))
         operand = Memory(name="ane.l2", size_bytes=ane.operand_limit_bytes, children=(cores,))
         engines = Fanout(name="engines", count=ane.engines, children=(operand,))
         return Engine(name="ane", root=self._shared(engines), dispatch_s=ane.dispatch_s, clock_hz=ane.clock_hz)

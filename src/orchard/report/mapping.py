@@ -44,9 +44,9 @@ def mapping_text(mapped: MappedOp) -> str:
     """The same for a person."""
     cost, counts = mapped.estimate, mapped.counts
     lines = [print_nest(mapped.nest, mapped.problem, mapped.arch), ""]
-    lines.append(f"{'level':<10}{'tensor':<10}{'tile':>14}{'reads':>20}{'writes':>20}")
+    lines.append(f"{'level':<14}{'tensor':<8}{'tile':>14}{'reads':>20}{'writes':>20}")
     for (level, tensor), t in counts.traffic.items():
-        lines.append(f"{level:<10}{tensor:<10}{counts.footprint[level, tensor]:>14,}{t.reads:>20,}{t.writes:>20,}")
+        lines.append(f"{level:<14}{tensor:<8}{counts.footprint[level, tensor]:>14,}{t.reads:>20,}{t.writes:>20,}")
     terms = ", ".join(f"{name} {value:.4g}" for name, value in cost.energy_terms_pj.items())
     proof = "proven optimal" if mapped.optimal else f"not proven; no mapping is below {mapped.bound:.6g}"
     lines += [

@@ -433,9 +433,70 @@ class SiliconCheck(_Versioned):
     mean_abs_error: float
 
 
+class ProductMapping(_Record):
+    op: str
+    runs: float
+    bits: dict[str, float]
+    resident: list[str]
+    density: float
+    latency_cycles: float
+    energy_pj: float
+    edp: float
+    bound: float
+    value: float
+    optimal: bool
+    bound_by: str
+    lanes_used: int
+    lanes: int
+    mappings_considered: int
+    search_s: float
+    loop_nest: list[str]
+
+
+class MappedKernel(_Record):
+    name: str
+    kind: str
+    count: float
+    estimate_s: float | None
+    best_s: float | None
+    bound_s: float | None
+    headroom_s: float | None
+    optimal: bool | None
+    no_mapping: str | None
+    mappings: list[ProductMapping]
+
+
+class MappedPhase(_Record):
+    tokens: int
+    latency_s: float | None
+    bound_s: float | None
+    best_s: float
+    mapped_estimate_s: float | None
+    attainable_s: float | None
+    mapped_energy_j: float
+    rows: list[MappedKernel]
+
+
+class ModelMapping(_Versioned):
+    """`orchard map MODEL`: every kernel of a model with the best mapping of its products."""
+
+    schema_name: Literal["orchard.model-mapping/1"] = Field(alias="schema")
+    model: str
+    weights: str
+    machine: str
+    chip: str | None
+    engine: str | None
+    runtime: str | None
+    objective: str
+    unique_ops: int
+    from_cache: int
+    phases: dict[str, MappedPhase]
+    notes: list[str]
+    warnings: list[str]
 
 
 SCHEMAS: dict[str, type[_Versioned]] = {
+    "orchard.model-mapping/1": ModelMapping,
     "orchard.lint/1": Lint,
     "orchard.prediction/1": Prediction,
     "orchard.comparison/1": Comparison,

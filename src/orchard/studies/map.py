@@ -29,7 +29,7 @@ from orchard.studies.nest_search import NestModel, Objective, Pattern
 OBJECTIVES = ("edp", "energy", "latency", "traffic")
 _BEAMS = {"latency": (16, 100)}
 _BEAM = (100,)
-"""Widths of the passes that look for a good answer. A narrow one often meets the floor of latency, and then nothing is left to do."""
+"""Widths of the passes that look for a good answer. A narrow one often meets the floor of latency; then nothing is left to do."""
 _WIDER = (300, 1000, 3000)
 """Beams tried in turn before the full pass: the better the answer known, the less the proof has to look at."""
 _ROUNDING = 1e-9
@@ -97,8 +97,8 @@ def map_op(
     """Best mapping of `problem` on `arch`. Raises ImpossibleSpace where nothing fits.
 
     `factors` opens ragged tiles ("imperfect"). `gap` stops the proof where no mapping is better by more than that share
-    (`bound` says how far it got; `optimal` is then only True where it got all the way). With `time_limit_s` the proof may stay open: `optimal` is then False. So it
-    is for ragged tiles on a machine with several fan-outs, where the search is not exact.
+    (`bound` says how far it got; `optimal` is then only True where it got all the way). With `time_limit_s` the proof may stay
+    open: `optimal` is then False. So it is for ragged tiles on a machine with several fan-outs, where the search is not exact.
     """
     if objective not in OBJECTIVES:
         raise MappingError(f"objective is {objective!r}, expected one of {', '.join(OBJECTIVES)}")
@@ -176,10 +176,12 @@ class _Search:
             for width in _WIDER:
                 model = self.model(pattern, compare_time=True)
                 limit = self._worst()
-                outcome = solve(model, beam=width, incumbent=limit * (1 - _ROUNDING), progress=self._watch)
+                outcome = solve(model, beam=width, incumbent=limit * self.least, progress=self._watch)
                 self._take(model, outcome)
                 if outcome.exact:
-                    self.bound = min(self.bound, outcome.score if outcome.trail is not None else limit)
+                    self.bound = min(
+                        self.bound, outcome.score if outcome.trail is not None else self._reached(limit, pattern)
+                    )
                     return
             for compare_time in (False, True):
                 model = self.model(pattern, compare_time)

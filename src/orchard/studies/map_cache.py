@@ -166,7 +166,8 @@ def _remove(file: Path) -> int:
 
 def _entry(key: str, mapped: MappedOp) -> dict[str, Any]:
     nodes = [
-        ["keep", n.level, n.tensor] if isinstance(n, Keep) else ["loop", n.dim, n.tile, n.axis] for n in mapped.nest.nodes
+        ["keep", n.level, n.tensor] if isinstance(n, Keep) else ["loop", n.dim, n.tile, n.axis]
+        for n in mapped.nest.nodes
     ]
     return {
         "format": FORMAT, "key": key, "tensors": list(mapped.problem.tensors), "nest": nodes, "value": mapped.value,

@@ -79,9 +79,7 @@ def solve_all(
     return Answers(found, refused, from_cache)
 
 
-def _run(
-    left: dict[str, Question], cache: MappingCache | None, workers: int
-) -> Iterator[tuple[str, MappedOp | str]]:
+def _run(left: dict[str, Question], cache: MappingCache | None, workers: int) -> Iterator[tuple[str, MappedOp | str]]:
     """(key, answer or refusal) as they come; the ops with most MACs start first."""
     if workers == 1 or len(left) < 2:
         for key, question in left.items():

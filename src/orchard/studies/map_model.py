@@ -18,17 +18,17 @@ from typing import cast
 import numpy as np
 
 from orchard.cost.bound import peak_ops_per_s, phase_bound
-from orchard.cost.energy import MODELS as ENERGY
 from orchard.cost.evaluate import Call, phase_time
 from orchard.cost.lower import Kernel, KernelTable, layer_group
 from orchard.hw import HardwareArrays, SoC, load_chip
 from orchard.hw.arch import Architecture
-from orchard.hw.convert import Machine, machine_of
+from orchard.hw.convert import Machine
 from orchard.ir import Graph
 from orchard.mapping.lattice import Factors
 from orchard.studies.errors import StudyError
-from orchard.studies.map import MappedOp
+from orchard.studies.map import OBJECTIVES, MappedOp
 from orchard.studies.map_cache import MappingCache, Question
+from orchard.studies.map_machine import engine_machine
 from orchard.studies.map_many import solve_all
 from orchard.studies.map_problems import Part, Products
 from orchard.studies.nest_search import Objective
@@ -37,6 +37,8 @@ from orchard.studies.request import Request
 from orchard.units import did_you_mean
 from orchard.workloads import weight_bytes
 
+TIME_LIMIT_S = 20.0
+"""Seconds for the proof of one op of a model; what is open then says so."""
 TOLERANCE = 1e-6
 """Relative: a mapping this much above an estimate is a rounding, more is reported."""
 
@@ -136,13 +138,6 @@ class ModelMapping:
     warnings: tuple[str, ...]
 
 
-def engine_machine(soc: SoC, engine: str, bits: int = 16) -> Machine:
-    """An engine of a chip as the mapper sees it; energy per MAC as in `orchard predict`."""
-    model = ENERGY.get(engine)
-    per_op = 0.0 if model is None else model.joule_per_op * (model.int8_factor if bits == 8 else 1.0)
-    return machine_of(soc.engine(engine), name=f"{soc.id}.{engine}", bits=bits, joule_per_mac=2 * per_op)
-
-
 @dataclass(frozen=True)
 class Space:
     """What the mapper searches, and with what."""
@@ -154,16 +149,32 @@ class Space:
     cache: MappingCache | None = None
     workers: int | None = None
 
+    @classmethod
+    def chosen(
+        cls, objective: str | None, factors: str | None, time_limit_s: float | None, *, cache: MappingCache | None,
+        on_chip: bool,
+    ) -> Space:  # fmt: skip
+        """What a user left open, filled in: time and ragged tiles on a chip; EDP, perfect tiles and full proofs elsewhere."""
+        if objective is not None and objective not in OBJECTIVES:
+            raise StudyError(f"objective is {objective!r}, expected one of {', '.join(OBJECTIVES)}")
+        return cls(
+            objective=cast(Objective, objective or ("latency" if on_chip else "edp")),
+            factors=cast(Factors, factors or ("imperfect" if on_chip else "perfect")),
+            time_limit_s=time_limit_s if time_limit_s is not None else TIME_LIMIT_S,
+            gap=0.01 if on_chip else 0.0,
+            cache=cache,
+        )
+
 
 def map_model(
     request: Request, space: Space, *, arch: Architecture | None = None, phases: Sequence[str] = (), op: str | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> ModelMapping:  # fmt: skip
     """Map every op of a model, or those under the name `op`, on the request's engine or on `arch`."""
-    plan = make_plan(request)
-    chosen = _phases(plan, phases)
     soc = None if arch is not None else load_chip(request.chip, list(request.overrides))
-    machines = _Machines(soc, plan.profile.engine, arch)
+    plan, engine, warnings = _plan(request, soc)
+    chosen = _phases(plan, phases)
+    machines = _Machines(soc, engine, arch)
     finders = {name: _Finder(plan, name, machines, space, op) for name in chosen}
     questions = [q for finder in finders.values() for q in finder.questions()]
     if op is not None and not any(finder.kernels for finder in finders.values()):
@@ -171,15 +182,30 @@ def map_model(
     answers = solve_all(questions, space.cache, workers=space.workers, say=say)
     found = []
     for name, finder in finders.items():
-        priced = _Prices(plan, name, soc) if soc is not None else None
+        priced = _Prices(plan, name, soc) if soc is not None and engine == plan.profile.engine else None
         found.append(finder.phase(answers.found, answers.refused, priced))
     return ModelMapping(
         model=plan.model.name, weights=plan.weights, machine=machines.main.name, objective=space.objective,
-        chip=None if soc is None else soc.id, engine=None if soc is None else plan.profile.engine,
-        runtime=None if soc is None else plan.profile.runtime, phases=tuple(found),
+        chip=None if soc is None else soc.id, engine=None if soc is None else engine,
+        runtime=None if soc is None or warnings else plan.profile.runtime, phases=tuple(found),
         unique=len({q.key for q in questions}), from_cache=answers.from_cache, notes=machines.notes,
-        warnings=tuple(w for phase in found for w in _warnings(phase)),
+        warnings=(*warnings, *(w for phase in found for w in _warnings(phase))),
     )  # fmt: skip
+
+
+def _plan(request: Request, soc: SoC | None) -> tuple[Plan, str, tuple[str, ...]]:
+    """Kernels and calls, the engine that is mapped on, and a warning where no runtime profile speaks for it."""
+    try:
+        plan = make_plan(request)
+        return plan, plan.profile.engine, ()
+    except StudyError as error:
+        if soc is None or request.runtime is not None or request.engine not in soc.engines:
+            raise
+        plan = make_plan(replace(request, engine="auto"))
+        why = (
+            f"{error}: mapped without an estimate, over the kernels of {plan.profile.runtime} on {plan.profile.engine}"
+        )
+        return plan, request.engine, (why,)
 
 
 def _phases(plan: Plan, wanted: Sequence[str]) -> list[str]:
@@ -267,13 +293,11 @@ class _Finder:
                 found[key] = (part, question, before + call.weight * part.times)
         return list(found.values())
 
-    def phase(
-        self, answers: Mapping[str, MappedOp], refused: Mapping[str, str], priced: _Prices | None
-    ) -> MappedPhase:
+    def phase(self, answers: Mapping[str, MappedOp], refused: Mapping[str, str], priced: _Prices | None) -> MappedPhase:
         rows = [self._row(i, share, answers, refused, priced) for i, share in self.kernels.items()]
         whole = len(self.kernels) == len(self.table.kernels)
         if priced is not None and whole and priced.submission_s > 0:
-            rows.append(Row("submission of calls", "dispatch", 1, priced.submission_s, None, why="no arithmetic"))
+            rows.append(Row("submission", "dispatch", 1, priced.submission_s, None, why="no arithmetic"))
         rows.sort(key=lambda r: (not r.parts, -r.headroom_s, -(r.estimate_s or 0.0), -(r.best_s or 0.0), r.name))
         return MappedPhase(
             name=self.phase_name, tokens=self.plan.tokens[self.phase_name], rows=tuple(rows),
@@ -285,7 +309,8 @@ class _Finder:
         self, i: int, share: float, answers: Mapping[str, MappedOp], refused: Mapping[str, str], priced: _Prices | None
     ) -> Row:
         kernel = self.table.kernels[i]
-        parts, why = [], "no mapping: it only streams" if not self.asked[i] else ""
+        parts: list[MappedPart] = []
+        why = "no mapping: it only streams" if not self.asked[i] else ""
         for part, question, weight in self.asked[i]:
             mapped = answers.get(question.key)
             if mapped is None:
@@ -357,7 +382,9 @@ def _alike(graph: Graph, op: object) -> object:
 
 def _warnings(phase: MappedPhase) -> list[str]:
     slower = [r for r in phase.rows if r.estimate_s is not None and r.headroom_s < -TOLERANCE * r.estimate_s]
-    faster = [r for r in phase.rows if r.parts and r.bound_s is not None and (r.best_s or 0) < r.bound_s * (1 - TOLERANCE)]
+    faster = [
+        r for r in phase.rows if r.parts and r.bound_s is not None and (r.best_s or 0) < r.bound_s * (1 - TOLERANCE)
+    ]
     found = []
     if slower:
         worst = min(slower, key=lambda r: r.headroom_s)

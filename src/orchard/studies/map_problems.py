@@ -88,7 +88,9 @@ class Products:
         text = _text(accesses, einsum, sizes, found)
         problem = self._with_tensors(parse_op(text), op, (*(t for _, t in operands), output), sizes, bindings, inner)
         widest = max(problem.bits[t] for t in problem.inputs)
-        return Part(text, problem, times, _density(op, sizes, bindings), 8 if widest <= 9 else 16 if widest <= 17 else 32)
+        return Part(
+            text, problem, times, _density(op, sizes, bindings), 8 if widest <= 9 else 16 if widest <= 17 else 32
+        )
 
     def _with_tensors(
         self, problem: Problem, op: Op, tensors: Sequence[Tensor], sizes: Mapping[str, int], bindings: Mapping[str, int],

@@ -546,6 +546,8 @@ class NestModel:
         for d in range(idx.shape[1]):
             good = self._times(d, spread)[idx[origin, d], way] >= 0
             origin, way = origin[good], way[good]
+        if idx.shape[1] == 0:  # every dim is 1
+            return origin, way, idx[origin]
         new = np.stack([self._times(d, spread)[idx[origin, d], way] for d in range(idx.shape[1])], axis=1)
         return origin, way, new.reshape(len(origin), idx.shape[1])
 
