@@ -27,9 +27,10 @@ from orchard.search.layered import Outcome, Slot, solve
 from orchard.studies.nest_search import NestModel, Objective, Pattern
 
 OBJECTIVES = ("edp", "energy", "latency", "traffic")
-_BEAMS = {"latency": (16, 100)}
-_BEAM = (100,)
-"""Widths of the passes that look for a good answer. A narrow one often meets the floor of latency; then nothing is left to do."""
+_BEAMS = {"latency": ((16, False), (64, True), (100, False))}
+_BEAM = ((100, False),)
+"""Width of each pass that looks for a good answer, and whether it spreads. A narrow one often meets the floor of latency; then
+nothing is left to do."""
 _WIDER = (300, 1000, 3000)
 """Beams tried in turn before the full pass: the better the answer known, the less the proof has to look at."""
 _ROUNDING = 1e-9
@@ -166,9 +167,9 @@ class _Search:
     def beam(self, pattern: Pattern) -> None:
         """A good answer soon."""
         model = self.model(pattern, compare_time=True)
-        for width in _BEAMS.get(self.objective, _BEAM):
+        for width, spread in _BEAMS.get(self.objective, _BEAM):
             if self._worst() > self._floor(pattern) * (1 + _ROUNDING):
-                self._take(model, solve(model, beam=width, incumbent=self._worst()))
+                self._take(model, solve(model, beam=width, spread=spread, incumbent=self._worst()))
 
     def prove(self, pattern: Pattern) -> None:
         """Everything that could beat the best answer, in at most two passes."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -26,6 +27,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Objective = Literal["edp", "energy", "latency", "traffic"]
 _TIE = 1e-9
+_CLOSE = 48  # ways of crossing a fan-out whose steps are counted exactly before it is crossed
 
 
 @dataclass(frozen=True)
@@ -214,6 +216,8 @@ class NestModel:
         stage = _parts(slot)[0]
         energy = batch.carried["energy"] + self._rest(slot, batch.carried)
         steps = self._fewest(batch.carried["steps"] / self.most_lanes[stage], stage) / self.mac_rate
+        if len(self.fans) == 1 and stage == self.fans[0] and len(batch):
+            steps = np.maximum(steps, self._steps_across(batch.carried["idx"]) / self.mac_rate)
         settled = not any(f >= stage for f in self.fans)
         return self._score(energy, steps, batch.carried["words"] if settled else None)
 
@@ -222,6 +226,37 @@ class NestModel:
         if self.fans and stage <= self.fans[-1]:
             return np.maximum(steps, self.least_steps)
         return steps
+
+    def _steps_across(self, idx: NDArray[np.int16]) -> Floats:
+        """At the only fan-out: fewest steps of the busiest copy over all ways to cross it from these tiles. The ways that could
+        come close to the least steps are counted exactly, for the others their own least stands."""
+        copies, others = self._close_ways
+        key = self.lattice.keys(idx)
+        _, first, back = np.unique(key, return_index=True, return_inverse=True)
+        total = np.ones((len(first), copies.shape[0]))
+        for d, table in enumerate(self._busiest):
+            total *= table[idx[first, d]]
+        return np.asarray(np.minimum(total.min(axis=1, initial=np.inf), others))[back.reshape(-1)]
+
+    @cached_property
+    def _close_ways(self) -> tuple[Ints, float]:
+        """Copies per dim of the ways with the least steps, and the least steps of the ways that are left out."""
+        copies = self.spread[self.stages[self.fans[0]].name].copies
+        least = (-(-self.sizes[None, :] // copies)).prod(axis=1, dtype=np.float64)
+        order = np.argsort(least, kind="stable")
+        return copies[order[:_CLOSE]], float(least[order[_CLOSE:]].min(initial=np.inf))
+
+    @cached_property
+    def _busiest(self) -> list[Floats]:
+        """Per dim (candidate, close way): indices of the busiest copy, infinite where the tile of all copies is no candidate."""
+        copies, _ = self._close_ways
+        tables = []
+        for d, tiles in enumerate(self.lattice.tiles):
+            together = tiles[:, None] * copies[None, :, d]
+            full, rest = np.divmod(self.sizes[d], together)
+            busiest = full * tiles[:, None] + np.minimum(rest, tiles[:, None])
+            tables.append(np.where(np.isin(together, tiles), busiest, np.inf))
+        return tables
 
     def evaluate(self, slot: Slot, batch: Batch) -> Floats:  # noqa: ARG002 - the protocol's signature
         return self._score(batch.carried["energy"], batch.carried["steps"] / self.mac_rate, batch.carried["words"])
