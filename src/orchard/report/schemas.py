@@ -495,7 +495,35 @@ class ModelMapping(_Versioned):
     warnings: list[str]
 
 
+class KneePart(_Record):
+    capacity_bytes: float
+    traffic_bytes: float
+
+
+class CornerPart(KneePart):
+    loop_nest: list[str]
+
+
+class Capacity(_Versioned):
+    """`orchard bounds`: least off-chip traffic for every capacity of one memory."""
+
+    schema_name: Literal["orchard.capacity/1"] = Field(alias="schema")
+    op: str
+    sizes: dict[str, int]
+    arch: str
+    level: str
+    factors: str
+    compulsory_bytes: float
+    enough_bytes: float
+    has_bytes: float | None
+    traffic_at_has_bytes: float | None
+    knee: KneePart
+    mappings_considered: int
+    corners: list[CornerPart]
+
+
 SCHEMAS: dict[str, type[_Versioned]] = {
+    "orchard.capacity/1": Capacity,
     "orchard.model-mapping/1": ModelMapping,
     "orchard.lint/1": Lint,
     "orchard.prediction/1": Prediction,
