@@ -1,8 +1,9 @@
 """How much memory is worth having: the least words that must cross the outermost port, for every capacity of one level.
 
 The machine is reduced to the outermost memory, the level in question and the MACs. Whatever stands further in only takes its
-words from that level, so its traffic outwards cannot be lower than what a free choice of tiles there gives: the curve is
-a floor for every machine with such a level, and exact for this one. Copies count together: what several hold, one could. One search finds all of it: partial mappings are compared by words
+words from that level, so its traffic outwards cannot be lower than what a free choice of tiles there gives: the curve is a
+floor for every machine with such a level, and exact for this one. Copies count together: what several hold, one could.
+One search finds all of it: partial mappings are compared by words
 moved and words held, without a limit on either, so what is left at the end are the corners of the staircase.
 """
 
@@ -115,7 +116,7 @@ def capacity_curve(
         raise MappingError(f"level {chosen.name!r} of {arch.name} holds no operand of {problem.name}")
     per_word = arch.word_bits / 8
     whole = sum(_elements(problem, t) * problem.words(t, arch.word_bits) for t in problem.tensors)
-    reduced = _reduced(arch, chosen, int(math.ceil(whole)) + 1)
+    reduced = _reduced(arch, chosen, math.ceil(whole) + 1)
     lattice = lattice_of(problem, factors, ())
     found: list[tuple[float, float, Nest]] = []
     considered = 0
