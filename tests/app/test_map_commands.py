@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -32,6 +33,18 @@ def test_text_shows_nest_and_proof(capsys: pytest.CaptureFixture[str]) -> None:
         ["map", "gemm:m=64,k=64,n=4", "--arch", "nope"],
         ["map", "gemm:m=64,k=64,n=4", "--arch", "E16", "--objective", "speed"],
         ["map", "gemm:m=64,k=64,n=4", "--arch", "E16", "--factors", "odd"],
+        ["map", "gemm:m=64,k=64,n=4"],
+        ["map"],
+        ["map", "gemm:m=64,k=64,n=4", "--arch", "E16", "--chip", "m4"],
+        ["map", "gemm:m=64,k=64,n=4", "--chip", "m4"],
+        ["map", "gemm:m=64,k=64,n=4", "--chip", "m4", "--engine", "tpu"],
+        ["map", "no-such-model", "--chip", "m4", "--engine", "gpu"],
+        ["map", "qwen3-0.6b", "--chip", "m4", "--engine", "gpu", "--phase", "inference"],
+        ["map", "qwen3-0.6b", "--chip", "m4", "--engine", "gpu", "--op", "layers.99"],
+        ["map", "qwen3-0.6b", "--chip", "m4", "--engine", "gpu", "--objective", "speed"],
+        ["bounds", "gemm:m=8,k=8,n=8", "--arch", "E16", "--level", "L9"],
+        ["bounds", "gemm:m=8,k=8,n=8"],
+        ["bounds", "gemm:m=8,k=8,n=8", "--arch", "E16", "--plot", "/no/such/folder/f.svg"],
     ],
 )
 def test_what_the_user_must_correct_is_one_sentence_and_code_2(
@@ -40,3 +53,42 @@ def test_what_the_user_must_correct_is_one_sentence_and_code_2(
     assert main(arguments) == 2
     err = capsys.readouterr().err
     assert len(err.strip().splitlines()) == 1
+
+
+def test_an_engine_of_a_chip_is_a_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["map", "gemm:m=64,k=64,n=64", "--chip", "m4", "--engine", "ane", "--json"]) == 0
+    captured = capsys.readouterr()
+    record = json.loads(captured.out)
+    assert (record["arch"], record["objective"]) == ("m4.ane", "latency")
+    assert "bandwidth not known, taken as no limit: slc, ane.l2, kernel_buffer" in captured.err
+
+
+def test_the_cache_is_used_reported_and_cleared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["map", "gemm:m=16,k=16,n=16", "--arch", "E16", "--cache", str(tmp_path), "--json"]
+    records = []
+    for expected in (False, True):
+        assert main(command) == 0
+        captured = capsys.readouterr()
+        records.append(json.loads(captured.out))
+        assert ("from the cache" in captured.err) is expected
+    assert records[0] == records[1]
+    assert main([*command, "--no-cache"]) == 0
+    assert "from the cache" not in capsys.readouterr().err
+    assert main(["map", "--clear-cache", "--cache", str(tmp_path)]) == 0
+    assert "removed 1 mappings" in capsys.readouterr().out
+    assert list(tmp_path.rglob("*.json")) == []
+
+
+def test_a_model_is_ranked_and_fits_80_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["map", "qwen3-0.6b", "--chip", "m4", "--engine", "gpu", "--phase", "decode", "--op", "layers.3"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(len(line) <= 80 for line in lines)
+    assert any(line.startswith("keep dram") for line in lines)
+
+
+def test_bounds_draws_and_marks_what_the_machine_has(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawing = tmp_path / "curve.svg"
+    assert main(["bounds", "gemm:m=512,k=512,n=512", "--arch", "E16", "--plot", str(drawing)]) == 0
+    out = capsys.readouterr().out
+    assert "131,072 B" in next(line for line in out.splitlines() if "the machine has this" in line)
+    assert drawing.read_text().startswith("<svg")

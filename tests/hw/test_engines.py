@@ -29,7 +29,9 @@ def test_every_tree_starts_at_the_same_dram(chip_id):
 
 def test_instances():
     gpu = load_chip("m4max").engine("gpu")
-    assert [(m.name, n) for m, n in gpu.memories()] == [("dram", 1), ("slc", 1), ("gpu.l2", 1), ("threadgroup", 40)]
+    assert [(m.name, n) for m, n in gpu.memories()] == [
+        ("dram", 1), ("slc", 1), ("gpu.l2", 1), ("threadgroup", 40), ("registers", 40),
+    ]  # fmt: skip
     assert [(leaf.name, n) for leaf, n in gpu.leaves()] == [("shader", 40)]
     ane = load_chip("m6").engine("ane")
     assert [(m.name, n) for m, n in ane.memories()] == [("dram", 1), ("slc", 1), ("ane.l2", 2), ("kernel_buffer", 32)]

@@ -23,6 +23,11 @@ COMMANDS = {
     "models": ("models",),
     "complexity": ("complexity", "qwen3-30b-a3b"),
     "validate": ("validate", "--suite", "llm"),
+    "map, a model": ("map", "qwen3-0.6b", "--chip", "m4", "--engine", "gpu", "--phase", "decode", "--weights", "q4_0"),
+    "map, a model on an architecture": (
+        "map", "qwen3-0.6b", "--arch", "T128", "--op", "layers.0.ffn.up", "--objective", "latency", "--phase", "decode",
+    ),
+    "bounds": ("bounds", "gemm:m=8,k=8,n=8", "--arch", "E16"),
     "lint": ("lint", "qwen3-0.6b", "--chip", "m4"),
     "place": ("place", "whisper-tiny", "--chip", "a17pro"),
     "place, language model": ("place", "qwen3-0.6b", "--chip", "m4", "--objective", "energy", "--engines", "gpu,ane"),

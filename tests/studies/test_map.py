@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,11 @@ def test_the_bound_is_never_above_what_a_partial_answer_leads_to(seed: int) -> N
     if seed < 30:
         problem, arch, objective = case(rng)
     else:  # short sums, spread entirely over the copies: every product is a first visit
-        problem, arch, objective = gemm(rng.choice([4, 8]), rng.choice([2, 4]), rng.choice([4, 8])), load_arch("A64"), "energy"
+        problem, arch, objective = (
+            gemm(rng.choice([4, 8]), rng.choice([2, 4]), rng.choice([4, 8])),
+            load_arch("A64"),
+            "energy",
+        )
     lattice = lattice_of(problem, "perfect", ())
     for pattern in patterns(problem, arch)[:2]:
         try:
@@ -101,3 +106,27 @@ def test_the_bound_is_never_above_what_a_partial_answer_leads_to(seed: int) -> N
             carried = {name: np.asarray(value)[None] for name, value in row.items()}
             batch = model._batch(slot, carried, np.zeros(1, np.int64), move)
             assert model.lower_bound(slot, batch)[0] <= outcome.score * (1 + 1e-9), (slot, move)
+
+
+@pytest.mark.parametrize("seed", range(1000, 1040))
+def test_equal_to_enumeration_with_operands_that_stay_on_the_chip(seed: int) -> None:
+    """Resident operands pay nothing at the outermost port; the floors of latency must not cut what this makes possible."""
+    rng = random.Random(seed)
+    problem, arch, objective = case(rng)
+    problem = replace(problem, resident=frozenset(t for t in problem.tensors if rng.random() < 0.5))
+    best, tried = brute(problem, arch, objective, 800)
+    if tried > 800 or best is None:
+        return  # too many nests to enumerate, or none (covered above)
+    mapped = map_op(problem, arch, objective)
+    assert mapped.optimal
+    assert mapped.value == pytest.approx(best[0], rel=1e-9)
+
+
+def test_a_gap_stops_the_proof_early_and_the_bound_says_how_far_it_got() -> None:
+    problem, arch = gemm(96, 80, 112), load_arch("E16")
+    exact, loose = map_op(problem, arch), map_op(problem, arch, gap=0.2)
+    assert exact.optimal
+    assert exact.value <= loose.value <= exact.value * 1.25
+    assert loose.bound <= exact.value * (1 + 1e-9)
+    assert loose.bound >= 0.8 * loose.value * (1 - 1e-9)
+    assert loose.mappings_considered < exact.mappings_considered

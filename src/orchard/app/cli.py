@@ -254,6 +254,7 @@ OPTIONAL = (
     "orchard.app.validate_command",
     "orchard.app.calibrate_commands",
     "orchard.app.map_commands",
+    "orchard.app.bounds_command",
     "orchard.app.inspect_command",
     "orchard.app.lint_commands",
     "orchard.app.area_command",

@@ -1,57 +1,200 @@
-"""`orchard map`: the best mapping of an op on a machine, with proof."""
+"""`orchard map`: the best mapping of an op, or of every op of a model, on a machine, with proof."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
 
-from orchard.app.options import AsJson
+from orchard.app.map_model_command import clear_cache as clear_stored
+from orchard.app.map_model_command import map_whole_model, open_cache
+from orchard.app.options import (
+    ANSWER,
+    MACHINE,
+    WORKLOAD,
+    AsJson,
+    Batch,
+    Depth,
+    EngineOption,
+    Generate,
+    Inputs,
+    Kv,
+    Prompt,
+    RuntimeOption,
+    Set,
+    Weights,
+)
 from orchard.app.output import note, print_json, print_text
+
+Search = "Search"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What the user fixes of one op's mapping, and how it is printed."""
+
+    constrain: tuple[str, ...]
+    emit: str | None
+    form: str | None
+
+    def __post_init__(self) -> None:
+        from orchard.mapping import MappingError
+        from orchard.report.mapping_code import LANGUAGES
+
+        if self.emit is not None and self.emit not in LANGUAGES:
+            raise MappingError(f"--emit is {self.emit!r}, expected one of {', '.join(LANGUAGES)}")
+        if self.form not in (None, "timeloop"):
+            raise MappingError(f"--format is {self.form!r}, expected timeloop (without it: text)")
+        if self.emit is not None and self.form is not None:
+            raise MappingError("--emit and --format both say what to print, expected one of them")
+
+    def refuse_for_a_model(self) -> None:
+        from orchard.mapping import MappingError
+
+        if self.constrain or self.emit or self.form:
+            raise MappingError("--constrain, --emit and --format are for one op such as gemm:m=64,k=64,n=64, not for a model")
 
 
 def map_command(
-    op: Annotated[str, typer.Argument(help="gemm:m=..,k=..,n=.. | conv:c=..,… | 'C[m,n] = A[m,k] * B[k,n]; m=..'.")],
-    arch: Annotated[str, typer.Option("--arch", help="A shipped name (E16, T128, A64) or a YAML file.")],
-    objective: Annotated[str, typer.Option("--objective", help="edp, energy, latency or traffic.")] = "edp",
-    factors: Annotated[str, typer.Option("--factors", help="perfect, or imperfect for ragged tiles.")] = "perfect",
-    size: Annotated[list[str] | None, typer.Option("--size", help="Sizes of dims, e.g. m=64,k=64.")] = None,
-    time_limit: Annotated[
-        float | None, typer.Option("--time-limit", help="Stop the proof after so many seconds.")
+    op: Annotated[
+        str, typer.Argument(help="gemm:m=..,k=..,n=.. | conv:c=..,… | 'C[m,n] = A[m,k] * B[k,n]; m=..' | a model.")
+    ] = "",
+    arch: Annotated[
+        str | None,
+        typer.Option("--arch", help="A shipped name (E16, T128, A64) or a YAML file.", rich_help_panel=MACHINE),
     ] = None,
     constrain: Annotated[
         list[str] | None,
-        typer.Option("--constrain", help="'GLB: m=64; keep=A', 'PE: X=n', dataflow=…, or a YAML file. May be repeated."),
+        typer.Option(
+            "--constrain", help="'GLB: m=64; keep=A', 'PE: X=n', dataflow=…, or a YAML file. May be repeated.",
+            rich_help_panel=Search,
+        ),
     ] = None,
-    form: Annotated[str | None, typer.Option("--format", help="timeloop: problem, architecture and mapping as YAML.")] = None,
-    emit: Annotated[str | None, typer.Option("--emit", help="Print the nest as a program: c or python.")] = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="timeloop: problem, architecture and mapping as YAML.", rich_help_panel=ANSWER),
+    ] = None,
+    emit: Annotated[
+        str | None, typer.Option("--emit", help="Print the nest as a program: c or python.", rich_help_panel=ANSWER)
+    ] = None,
+    chip: Annotated[
+        str | None, typer.Option("--chip", help="A chip instead: catalogue id or YAML file.", rich_help_panel=MACHINE)
+    ] = None,
+    engine: EngineOption = "auto",
+    objective: Annotated[
+        str | None,
+        typer.Option(
+            "--objective", help="edp, energy, latency or traffic; latency on a chip, else edp.", rich_help_panel=Search
+        ),
+    ] = None,
+    factors: Annotated[
+        str | None,
+        typer.Option(
+            "--factors",
+            help="perfect, or imperfect for ragged tiles (for a model on a chip: imperfect).",
+            rich_help_panel=Search,
+        ),
+    ] = None,
+    size: Annotated[
+        list[str] | None, typer.Option("--size", help="Sizes of dims, e.g. m=64,k=64.", rich_help_panel=WORKLOAD)
+    ] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option("--time-limit", help="Stop the proof of an op after so many seconds.", rich_help_panel=Search),
+    ] = None,
+    phase: Annotated[
+        list[str] | None, typer.Option("--phase", help="prefill, decode, …: only this phase.", rich_help_panel=WORKLOAD)
+    ] = None,
+    part: Annotated[
+        str | None,
+        typer.Option(
+            "--op", help="Only this op or module of the model, with its loop nests.", rich_help_panel=WORKLOAD
+        ),
+    ] = None,
+    runtime: RuntimeOption = None,
+    weights: Weights = None,
+    kv: Kv = "f16",
+    batch: Batch = 1,
+    prompt: Prompt = 512,
+    generate: Generate = 128,
+    depth: Depth = 0,
+    input: Inputs = None,
+    set: Set = None,
+    cache: Annotated[
+        str | None,
+        typer.Option("--cache", help="Folder of mappings found before; the user's without.", rich_help_panel=Search),
+    ] = None,
+    no_cache: Annotated[
+        bool, typer.Option("--no-cache", help="Neither read nor store.", rich_help_panel=Search)
+    ] = False,
+    clear_cache: Annotated[
+        bool, typer.Option("--clear-cache", help="Remove the stored mappings and end.", rich_help_panel=ANSWER)
+    ] = False,
     json: AsJson = False,
 ) -> None:
-    """Best mapping of an op on a machine, with proof."""
-    from orchard.hw.arch import load_arch
+    """Best mapping of an op, or of every op of a model, on a machine, with proof."""
+    if clear_cache:
+        clear_stored(cache)
+        return
     from orchard.mapping import MappingError
-    from orchard.mapping.constraints import constraints_from, parse_constraints
-    from orchard.mapping.ops import parse_op, parse_sizes
-    from orchard.report.mapping_code import LANGUAGES, mapping_code
-    from orchard.studies.map import map_op
+    from orchard.mapping.ops import is_op
 
-    if emit is not None and emit not in LANGUAGES:
-        raise MappingError(f"--emit is {emit!r}, expected one of {', '.join(LANGUAGES)}")
-    if form not in (None, "timeloop"):
-        raise MappingError(f"--format is {form!r}, expected timeloop (without it: text)")
-    if emit is not None and form is not None:
-        raise MappingError("--emit and --format both say what to print, expected one of them")
-    if factors not in ("perfect", "imperfect"):
+    if not op:
+        raise MappingError("nothing to map: expected an op such as gemm:m=64,k=64,n=64, or a model")
+    if (arch is None) == (chip is None):
+        raise MappingError("expected a machine: either --arch (E16, T128, A64, a YAML file) or --chip with --engine")
+    if factors not in (None, "perfect", "imperfect"):
         raise MappingError(f"--factors is {factors!r}, expected perfect or imperfect")
-    problem, machine = parse_op(op, parse_sizes(",".join(size or []))), load_arch(arch)
-    rules = constraints_from(parse_constraints(constrain or []), problem, machine)
-    chosen: Any = objective
-    mapped = map_op(
-        problem, machine, chosen, factors=factors, constraints=rules, time_limit_s=time_limit, say=note  # type: ignore[arg-type]
-    )  # fmt: skip
-    from orchard.report.mapping import mapping_record, mapping_text
+    store = open_cache(cache, no_cache)
+    shape = Shape(tuple(constrain or ()), emit, form)
+    if not is_op(op):
+        shape.refuse_for_a_model()
+        from orchard.hw.arch import load_arch
+        from orchard.studies.map_model import Space
+        from orchard.studies.request import Request
 
-    wanted = emit or form
+        request = Request(
+            model=op, chip=chip or "", engine=engine, runtime=runtime, weights=weights, kv=kv, batch=batch, prompt=prompt,
+            generate=generate, depth=depth, inputs=tuple(input or ()), overrides=tuple(set or ()),
+        )  # fmt: skip
+        space = Space.chosen(objective, factors, time_limit, cache=store, on_chip=chip is not None)
+        machine = None if arch is None else load_arch(arch)
+        map_whole_model(request, space, machine, phases=list(phase or ()), op=part, as_json=json)
+        return
+    map_one(op, arch, chip, engine, objective, factors, size, time_limit, tuple(set or ()), store, shape, json)
+
+
+def map_one(
+    op: str, arch: str | None, chip: str | None, engine: str, objective: str | None, factors: str | None,
+    size: list[str] | None, time_limit: float | None, overrides: tuple[str, ...], store: Any, shape: Shape, json: bool,
+) -> None:  # fmt: skip
+    """One op that stands by itself."""
+    from orchard.mapping.constraints import FREE, constraints_from, parse_constraints
+    from orchard.mapping.ops import parse_op, parse_sizes
+    from orchard.report.mapping import mapping_record, mapping_text
+    from orchard.report.mapping_code import mapping_code
+    from orchard.studies.map import map_op
+    from orchard.studies.map_cache import Question
+    from orchard.studies.map_machine import machine_for
+    from orchard.studies.map_many import solve
+
+    problem = parse_op(op, parse_sizes(",".join(size or [])))
+    machine = machine_for(arch, chip, engine, overrides)
+    chosen: Any = objective or ("latency" if chip is not None else "edp")
+    tiles: Any = factors or ("imperfect" if chip is not None else "perfect")
+    rules = constraints_from(parse_constraints(list(shape.constrain)), problem, machine.arch)
+    if rules == FREE:
+        mapped, was_stored = solve(Question(problem, machine.arch, chosen, tiles, time_limit), store, say=note)
+    else:  # constrained mappings are not stored
+        mapped, was_stored = map_op(
+            problem, machine.arch, chosen, factors=tiles, constraints=rules, time_limit_s=time_limit, say=note
+        ), False  # fmt: skip
+    for sentence in machine.notes:
+        note(sentence)
+    if was_stored:
+        note(f"from the cache, found in {mapped.search_s:.2f} s")
+    wanted = shape.emit or shape.form
     code = mapping_code(mapped, wanted) if wanted is not None else None
     if json:
         print_json(mapping_record(mapped) | ({} if code is None else {"code": code}))

@@ -17,8 +17,8 @@
   tiles of intermediates that are live (made, and still to be read), and the op's own tiles. With an overlapping vector unit the
   tiles that it reads and writes are there twice, since it works on one while the MACs work on the other.
 * Time of a group: every resource adds up its cycles over the ops; the slowest sets the time. The vector unit overlaps with the
-  MACs (`overlap`) from tile to tile: max(MAC, vector) + min(MAC, vector) / iterations; or they take turns: the sum. Groups run one
-  after the other.
+  MACs (`overlap`) from tile to tile: max(MAC, vector) + min(MAC, vector) / iterations; or they take turns: the sum. Groups run
+  one after the other.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ Side = Literal["read", "write"]
 
 @dataclass(frozen=True, slots=True)
 class GroupCounts:
-    """Words per (level, tensor), MAC steps per op, vector operations, and the words that the fusion level holds at its fullest."""
+    """Words per (level, tensor), MAC steps per op, vector operations, and the most words that the fusion level holds."""
 
     traffic: Mapping[tuple[str, str], Traffic]
     steps: Mapping[int, int]

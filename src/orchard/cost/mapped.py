@@ -67,7 +67,7 @@ def estimate(counts: Counts, problem: Problem, arch: Architecture) -> Estimate:
         reads = writes = energy = 0.0
         for tensor in problem.tensors:
             traffic = counts.traffic.get((level.name, tensor))
-            if traffic is None:
+            if traffic is None or (level is arch.levels[0] and not problem.pays_root(tensor)):
                 continue
             words = problem.words(tensor, arch.word_bits)
             energy += words * (traffic.reads * level.read_energy_pj + traffic.writes * level.write_energy_pj)

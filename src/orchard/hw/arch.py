@@ -118,11 +118,11 @@ class Compute:
     rate_by_bits: Mapping[int, float] = field(default_factory=dict)
     energy_by_bits: Mapping[int, float] = field(default_factory=dict)
 
-    def rate(self, bits: int) -> float:
-        return self.rate_by_bits.get(bits, self.macs_per_cycle)
+    def rate(self, bits: float) -> float:
+        return self.rate_by_bits.get(int(bits), self.macs_per_cycle)
 
-    def energy(self, bits: int) -> float:
-        return self.energy_by_bits.get(bits, self.energy_pj)
+    def energy(self, bits: float) -> float:
+        return self.energy_by_bits.get(int(bits), self.energy_pj)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ class Memory:
 
     read_bytes_per_s, write_bytes_per_s   peak of this instance; write None = as read
     energy_j_per_byte                     per byte read from or written to it
+    holds                                 operands it is for: I first input, W second input, O output; empty = all
     """
 
     name: str
@@ -32,6 +33,7 @@ class Memory:
     read_bytes_per_s: float | None = None
     write_bytes_per_s: float | None = None
     energy_j_per_byte: float | None = None
+    holds: frozenset[str] = frozenset()
     children: tuple[Node, ...] = ()
 
     def __post_init__(self) -> None:
@@ -42,10 +44,16 @@ class Memory:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fanout:
-    """`count` equal copies of everything below: cores, clusters, engines."""
+    """`count` equal copies of everything below: cores, clusters, engines.
+
+    multicast   one read above serves all copies that want the same word; else each copy reads for itself
+    reduce      sums of copies meet on the way up; else each copy writes its own
+    """
 
     name: str
     count: int
+    multicast: bool = False
+    reduce: bool = False
     children: tuple[Node, ...] = ()
 
     def __post_init__(self) -> None:
@@ -84,11 +92,12 @@ Node = Memory | Fanout | Compute
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Engine:
-    """What software hands work to. `root` is the memory all engines share."""
+    """What software hands work to. `root` is the memory all engines share; `clock_hz` is that of its arithmetic, if known."""
 
     name: str
     root: Memory
     dispatch_s: float = 0.0
+    clock_hz: float | None = None
     dtypes: frozenset[str] = field(default=frozenset())
 
     def __post_init__(self) -> None:

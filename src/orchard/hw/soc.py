@@ -300,16 +300,19 @@ class SoC:
     def _cpu_engine(self) -> Engine:
         if not self.cpu:
             raise HardwareError(f"{self.id} has no CPU cores; state cpu.p.cores and cpu.p.clock")
-        return Engine(name="cpu", root=self._shared(*(self._tier_node(c) for c in self.cpu), *self._matrix_nodes()))
+        # matrix units work from the L2 of their cluster; the fastest tier stands for all
+        fastest, *others = self.cpu
+        tiers = (self._tier_node(fastest, *self._matrix_nodes()), *(self._tier_node(c) for c in others))
+        return Engine(name="cpu", root=self._shared(*tiers), clock_hz=fastest.clock_hz)
 
-    def _tier_node(self, cluster: CpuCluster) -> Node:
+    def _tier_node(self, cluster: CpuCluster, *units: Node) -> Node:
         rate = cluster.neon_fp32_ops_per_s_peak
         neon = Compute(name="neon", ops_per_s={"f32": rate, "f16": 2 * rate, "int8": 4 * rate})
         core: Node = Memory(name=f"{cluster.tier}.l1d", size_bytes=cluster.l1d_bytes, children=(neon,))
         cores = Fanout(name=f"{cluster.tier}.cores", count=cluster.cores, children=(core,))
         # cores are counted over all clusters of the tier, so the L2 below DRAM is the sum of theirs
         l2 = None if cluster.l2_bytes is None else cluster.l2_bytes * cluster.clusters
-        return Memory(name=f"{cluster.tier}.l2", size_bytes=l2, children=(cores,))
+        return Memory(name=f"{cluster.tier}.l2", size_bytes=l2, children=(cores, *units))
 
     def _matrix_nodes(self) -> tuple[Node, ...]:
         unit = self.matrix
@@ -334,19 +337,25 @@ class SoC:
         if rates:
             # tiles of 32 x 32 or larger reach the peak (parameters: gpu_na_tile_min)
             units.append(Compute(name="matrix", ops_per_s=rates, ops=frozenset({"matmul", "conv"}), min_tile=32))
-        threadgroup = Memory(name="threadgroup", size_bytes=gpu.threadgroup_bytes, children=tuple(units))
+        registers = Memory(name="registers", size_bytes=gpu.registers_bytes, children=tuple(units))
+        # operands are staged for the threads of a group; sums stay in registers
+        threadgroup = Memory(
+            name="threadgroup", size_bytes=gpu.threadgroup_bytes, holds=frozenset("IW"), children=(registers,)
+        )
         cores = Fanout(name="cores", count=gpu.cores, children=(threadgroup,))
-        return Engine(name="gpu", root=self._shared(Memory(name="gpu.l2", size_bytes=gpu.l2_bytes, children=(cores,))))
+        l2 = Memory(name="gpu.l2", size_bytes=gpu.l2_bytes, children=(cores,))
+        return Engine(name="gpu", root=self._shared(l2), clock_hz=gpu.clock_hz)
 
     def _ane_engine(self) -> Engine:
         ane = self.ane
         rates = {"f16": ane.fp16_ops_per_s_peak / ane.cores, "int8": ane.int8_ops_per_s_peak / ane.cores}
         mac = Compute(name="mac", ops_per_s=rates, align_bytes=ane.align_bytes, max_dim=ane.max_dim)
-        buffer = Memory(name="kernel_buffer", size_bytes=ane.kernel_buffer_bytes, children=(mac,))
-        cores = Fanout(name="cores", count=max(1, ane.cores // ane.engines), children=(buffer,))
+        buffer = Memory(name="kernel_buffer", size_bytes=ane.kernel_buffer_bytes, holds=frozenset("W"), children=(mac,))
+        # output channels are dealt to the cores, which all see the same input [751k-m6]
+        cores = Fanout(name="cores", count=max(1, ane.cores // ane.engines), multicast=True, children=(buffer,))
         operand = Memory(name="ane.l2", size_bytes=ane.operand_limit_bytes, children=(cores,))
         engines = Fanout(name="engines", count=ane.engines, children=(operand,))
-        return Engine(name="ane", root=self._shared(engines), dispatch_s=ane.dispatch_s)
+        return Engine(name="ane", root=self._shared(engines), dispatch_s=ane.dispatch_s, clock_hz=ane.clock_hz)
 
     def known_figures(self) -> Iterator[Figure]:
         """Figures in the order of the schema, the unknown ones included."""

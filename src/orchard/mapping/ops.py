@@ -18,6 +18,11 @@ _SHORTHANDS = {
 }
 
 
+def is_op(text: str) -> bool:
+    """Whether a text names an op rather than a model: `kind:size=…`, or an Einsum."""
+    return bool(re.match(r"\s*\w+:\s*(\w+\s*=|\Z)", text)) or "->" in text or ("=" in text and "[" in text)
+
+
 def parse_op(text: str, sizes: Mapping[str, int] | None = None) -> Problem:
     """Read one op. `sizes` adds to, or replaces, what the text says. Raises MappingError with what was expected."""
     head, _, rest = text.partition(":")

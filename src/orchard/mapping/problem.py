@@ -19,7 +19,8 @@ class Problem:
     einsum: Einsum
     sizes: Mapping[str, int]
     tensors: tuple[str, ...]
-    bits: Mapping[str, int] = field(default_factory=dict)  # per tensor; the architecture's word where absent
+    bits: Mapping[str, float] = field(default_factory=dict)  # per tensor; the architecture's word where absent
+    resident: frozenset[str] = frozenset()  # tensors that come from, or stay in, memory on the chip: see `pays_root`
 
     def __post_init__(self) -> None:
         for dim in self.einsum.dims:
@@ -77,6 +78,11 @@ class Problem:
         in_first = dim in self.dims_of(self.tensors[0])
         in_second = len(self.inputs) > 1 and dim in self.dims_of(self.tensors[1])
         return "batch" if in_first and in_second else "columns" if in_second else "rows"
+
+    def pays_root(self, tensor: str) -> bool:
+        """Whether words of `tensor` cross the outermost memory's port. Those of a resident tensor do not: a producer left it
+        on the chip, or a consumer finds it there."""
+        return tensor not in self.resident
 
     @property
     def macs(self) -> int:

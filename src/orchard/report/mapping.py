@@ -45,19 +45,26 @@ def mapping_text(mapped: MappedOp) -> str:
     """The same for a person."""
     cost, counts = mapped.estimate, mapped.counts
     lines = [print_nest(mapped.nest, mapped.problem, mapped.arch), ""]
-    lines.append(f"{'level':<10}{'tensor':<10}{'tile':>14}{'reads':>20}{'writes':>20}")
+    lines.append(f"{'level':<14}{'tensor':<8}{'tile':>14}{'reads':>20}{'writes':>20}")
     for (level, tensor), t in counts.traffic.items():
-        lines.append(f"{level:<10}{tensor:<10}{counts.footprint[level, tensor]:>14,}{t.reads:>20,}{t.writes:>20,}")
+        lines.append(f"{level:<14}{tensor:<8}{counts.footprint[level, tensor]:>14,}{t.reads:>20,}{t.writes:>20,}")
     terms = ", ".join(f"{name} {value:.4g}" for name, value in cost.energy_terms_pj.items())
     proof = "proven optimal" if mapped.optimal else f"not proven; no mapping is below {mapped.bound:.6g}"
-    lines += [
-        "",
-        f"latency  {cost.latency_cycles:,.0f} cycles, bound by {cost.bound_by}",
-        f"lanes    {counts.lanes_used} of {mapped.arch.lanes}",
-        *textwrap.wrap(f"energy   {cost.energy_pj:.6g} pJ: {terms}", 80, subsequent_indent=" " * 9),
-        f"EDP      {cost.edp:.6g} pJ x cycles",
-        f"{mapped.objective}: {mapped.value:.6g}, {proof}",
-        f"considered {mapped.mappings_considered:,} partial mappings in {mapped.search_s:.2f} s",
-        f"of a space of {mapped.mappings_in_space:.3g}",
-    ]
+    lines.append("")
+    lines += wrapped(
+        f"latency  {cost.latency_cycles:,.0f} cycles, bound by {cost.bound_by}; {counts.lanes_used} of {mapped.arch.lanes} lanes"
+    )
+    lines += wrapped(f"energy   {cost.energy_pj:.6g} pJ: {terms}")
+    lines += wrapped(f"EDP      {cost.edp:.6g} pJ x cycles")
+    lines += wrapped(f"{mapped.objective}: {mapped.value:.6g}, {proof}")
+    lines += wrapped(
+        f"considered {mapped.mappings_considered:,} partial mappings of a space of {mapped.mappings_in_space:.3g},"
+        f" in {mapped.search_s:.2f} s"
+    )
     return "\n".join(lines)
+
+
+def wrapped(text: str) -> list[str]:
+    """One sentence on lines of at most 80 columns."""
+
+    return textwrap.wrap(text, 80, subsequent_indent=" " * 9)

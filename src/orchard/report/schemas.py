@@ -7,6 +7,7 @@ new version. Models refuse fields they do not know, so the tests notice an addit
 
 from __future__ import annotations
 
+import typing
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -913,27 +914,98 @@ class PlacementRecord(_Versioned):
     warnings: list[str]
 
 
-SCHEMAS: dict[str, type[_Versioned]] = {
-    "orchard.mapping/1": Mapping,
-    "orchard.placement/1": PlacementRecord,
-    "orchard.lint/1": Lint,
-    "orchard.prediction/1": Prediction,
-    "orchard.comparison/1": Comparison,
-    "orchard.chips/1": Chips,
-    "orchard.chip/1": Chip,
-    "orchard.models/1": Models,
-    "orchard.complexity/1": Complexity,
-    "orchard.validation/1": Validation,
-    "orchard.calibration/1": Calibration,
-    "orchard.inspection/1": Inspection,
-    "orchard.silicon/1": Silicon,
-    "orchard.silicon-check/1": SiliconCheck,
-    "orchard.exploration/1": Exploration,
-    "orchard.sensitivity/1": Sensitivity,
-    "orchard.what-if/1": WhatIf,
-    "orchard.runs/1": Runs,
-    "orchard.run-comparison/1": RunComparison,
-    "orchard.simulation/1": SimulationRecord,
-    "orchard.scenarios/1": Scenarios,
-    "orchard.trace_check/1": TraceCheck,
-}
+class ProductMapping(_Record):
+    op: str
+    runs: float
+    bits: dict[str, float]
+    resident: list[str]
+    density: float
+    latency_cycles: float
+    energy_pj: float
+    edp: float
+    bound: float
+    value: float
+    optimal: bool
+    bound_by: str
+    lanes_used: int
+    lanes: int
+    mappings_considered: int
+    search_s: float
+    loop_nest: list[str]
+
+
+class MappedKernel(_Record):
+    name: str
+    kind: str
+    count: float
+    estimate_s: float | None
+    best_s: float | None
+    bound_s: float | None
+    headroom_s: float | None
+    optimal: bool | None
+    no_mapping: str | None
+    mappings: list[ProductMapping]
+
+
+class MappedPhase(_Record):
+    tokens: int
+    latency_s: float | None
+    bound_s: float | None
+    best_s: float
+    mapped_estimate_s: float | None
+    attainable_s: float | None
+    mapped_energy_j: float
+    rows: list[MappedKernel]
+
+
+class ModelMapping(_Versioned):
+    """`orchard map MODEL`: every kernel of a model with the best mapping of its products."""
+
+    schema_name: Literal["orchard.model-mapping/1"] = Field(alias="schema")
+    model: str
+    weights: str
+    machine: str
+    chip: str | None
+    engine: str | None
+    runtime: str | None
+    objective: str
+    unique_ops: int
+    from_cache: int
+    phases: dict[str, MappedPhase]
+    notes: list[str]
+    warnings: list[str]
+
+
+class KneePart(_Record):
+    capacity_bytes: float
+    traffic_bytes: float
+
+
+class CornerPart(KneePart):
+    loop_nest: list[str]
+
+
+class Capacity(_Versioned):
+    """`orchard bounds`: least off-chip traffic for every capacity of one memory."""
+
+    schema_name: Literal["orchard.capacity/1"] = Field(alias="schema")
+    op: str
+    sizes: dict[str, int]
+    arch: str
+    level: str
+    factors: str
+    compulsory_bytes: float
+    enough_bytes: float
+    has_bytes: float | None
+    traffic_at_has_bytes: float | None
+    knee: KneePart
+    mappings_considered: int
+    corners: list[CornerPart]
+
+
+def _all_schemas() -> dict[str, type[_Versioned]]:
+    """Every record by the name its `schema` field has."""
+    return {typing.get_args(record.model_fields["schema_name"].annotation)[0]: record for record in _Versioned.__subclasses__()}
+
+
+SCHEMAS: dict[str, type[_Versioned]] = _all_schemas()

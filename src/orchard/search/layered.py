@@ -44,6 +44,8 @@ class Batch:
 
 
 Slot = tuple[Hashable, ...]
+_ALIKE = 1e-6  # relative difference of bounds that says nothing about which row is better
+_CROWD = 50  # rows per beam width that a narrow pass compares with each other
 Progress = Callable[[Slot, int, int], None]
 """Told after each slot: the slot, rows that came in, rows kept. May raise to stop."""
 
@@ -82,9 +84,10 @@ class Outcome:
 
 
 def solve(
-    model: Model, *, beam: int | None = None, incumbent: float = np.inf, progress: Progress | None = None
+    model: Model, *, beam: int | None = None, spread: bool = False, incumbent: float = np.inf, progress: Progress | None = None
 ) -> Outcome:
-    """Best answer with a score below `incumbent` (or no trail). `beam` keeps that many rows per slot: fast, not exact."""
+    """Best answer with a score below `incumbent` (or no trail). `beam` keeps that many rows per slot: fast, not exact. With
+    `spread` they are taken from all over those that the bound cannot tell apart, not from its low end."""
     slot, batch = model.first()
     waiting: dict[Slot, list[tuple[Slot | None, Batch]]] = {slot: [(None, batch)]}
     kept: dict[Slot, tuple[Batch, Ints, list[tuple[Slot | None, str]]]] = {}
@@ -108,9 +111,12 @@ def solve(
             continue
         bounds = model.lower_bound(slot, merged)
         rows = np.flatnonzero(bounds < best)
+        if beam is not None and len(rows) > _CROWD * beam:  # dominance over a crowd costs more than a beam is worth
+            rows = rows[_narrow(bounds[rows], _CROWD * beam, spread)]
+            exact = False
         rows = rows[undominated(merged.key[rows], merged.columns[rows])]
         if beam is not None and len(rows) > beam:
-            rows = rows[np.argpartition(bounds[rows], beam)[:beam]]
+            rows = rows[_narrow(bounds[rows], beam, spread)]
             exact = False
         merged, source_of = merged.take(rows), source_of[rows]
         kept[slot] = (merged, source_of, sources)
@@ -169,6 +175,17 @@ def fronts(
         for next_slot, piece in model.expand(slot, merged, limit):
             waiting.setdefault(next_slot, []).append((slot, piece))
     return Fronts(finals, considered, exact, kept)
+
+
+def _narrow(bounds: Floats, width: int, spread: bool) -> Ints:
+    """Positions of `width` rows: those with the lowest bounds, or evenly from those whose bounds are as good as equal."""
+    if not spread:
+        return np.argpartition(bounds, width)[:width]
+    order = np.argsort(bounds, kind="stable")
+    alike = int(np.searchsorted(bounds[order], bounds[order[0]] * (1 + _ALIKE), side="right"))
+    if alike <= width:
+        return order[:width]
+    return order[np.linspace(0, alike - 1, width).astype(np.int64)]
 
 
 def _merge(pieces: list[Batch]) -> tuple[Batch, Ints]:

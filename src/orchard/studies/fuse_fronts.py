@@ -3,9 +3,9 @@
 The op's nest below the fusion level is searched by the moves of `orchard.studies.nest_search` on the whole op, with three
 differences. Any tensor may be left out of the fusion level's placing: it is then there already (an intermediate, or pinned by the
 shared loops). Tiles do not wait across the fusion level, because other ops run in between. And the search stops there: a finished
-row says which tiles the nest needs at least (`reach`), and stands for every tile of the shared loops that these divide. With tiles
-that divide one another the words of a flow depend on the tiles below it and on the dims' whole sizes only, so a row costs the same
-(over all iterations) under every one of these shared tiles; `orchard.cost.chain` counts it, and a test compares.
+row says which tiles the nest needs at least (`reach`), and stands for every tile of the shared loops that these divide. With
+tiles that divide one another the words of a flow depend on the tiles below it and on the dims' whole sizes only, so a row costs
+the same (over all iterations) under every one of these shared tiles; `orchard.cost.chain` counts it, and a test compares.
 """
 
 from __future__ import annotations

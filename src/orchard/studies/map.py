@@ -34,7 +34,10 @@ from orchard.search.layered import Outcome, Slot, solve
 from orchard.studies.nest_search import NestModel, Objective, Pattern
 
 OBJECTIVES = ("edp", "energy", "latency", "traffic")
-_BEAM = 100
+_BEAMS = {"latency": ((16, False), (64, True), (100, False))}
+_BEAM = ((100, False),)
+"""Width of each pass that looks for a good answer, and whether it spreads. A narrow one often meets the floor of latency; then
+nothing is left to do."""
 _WIDER = (300, 1000, 3000)
 """Beams tried in turn before the full pass: the better the answer known, the less the proof has to look at."""
 _ROUNDING = 1e-9
@@ -72,6 +75,7 @@ def objective_value(objective: str, cost: Estimate, counts: Counts, arch: Archit
         return sum(
             (counts.traffic[root, t].reads + counts.traffic[root, t].writes) * problem.words(t, arch.word_bits)
             for t in problem.tensors
+            if problem.pays_root(t)
         )
     return {"edp": cost.edp, "energy": cost.energy_pj, "latency": cost.latency_cycles}[objective]
 
@@ -97,12 +101,14 @@ def map_op(
     factors: Factors = "perfect",
     constraints: Constraints = FREE,
     time_limit_s: float | None = None,
+    gap: float = 0.0,
     say: Callable[[str], None] = lambda _: None,
 ) -> MappedOp:
     """Best mapping of `problem` on `arch`, of those that obey `constraints`. Raises ImpossibleSpace where nothing fits.
 
-    `factors` opens ragged tiles ("imperfect"). With `time_limit_s` the proof may stay open: `optimal` is then False. So it
-    is for ragged tiles on a machine with several fan-outs, where the search is not exact.
+    `factors` opens ragged tiles ("imperfect"). `gap` stops the proof where no mapping is better by more than that share
+    (`bound` says how far it got; `optimal` is then only True where it got all the way). With `time_limit_s` the proof may stay
+    open: `optimal` is then False. So it is for ragged tiles on a machine with several fan-outs, where the search is not exact.
     """
     if objective not in OBJECTIVES:
         raise MappingError(f"objective is {objective!r}, expected one of {', '.join(OBJECTIVES)}")
@@ -111,7 +117,7 @@ def map_op(
     lattice = lattice_of(problem, factors, lanes)
     refuse_tiles(constraints, lattice.dims, lattice.tiles, problem, factors)
     machine = constrained_arch(arch, constraints)
-    search = _Search(problem, machine, lattice, objective, factors == "imperfect", constraints, started, time_limit_s)
+    search = _Search(problem, machine, lattice, objective, factors == "imperfect", constraints, started, time_limit_s, gap)
     candidates, refused = patterns(problem, arch, constraints), None
     for pattern in candidates:
         try:
@@ -149,7 +155,7 @@ class _Search:
 
     def __init__(
         self, problem: Problem, arch: Architecture, lattice: Lattice, objective: Objective, ragged: bool,
-        rules: Constraints, started: float, time_limit_s: float | None,
+        rules: Constraints, started: float, time_limit_s: float | None, gap: float,
     ) -> None:  # fmt: skip
         self.problem, self.arch, self.lattice, self.objective, self.ragged = problem, arch, lattice, objective, ragged
         self.rules = rules
@@ -157,6 +163,7 @@ class _Search:
         self.bound = float("inf")
         self.considered = 0
         self.proven = True
+        self.least = 1.0 - max(gap, _ROUNDING)  # only what is better than this share of the best is looked for
         self.deadline = None if time_limit_s is None else started + time_limit_s
 
     def model(self, pattern: Pattern, compare_time: bool) -> NestModel:
@@ -174,7 +181,9 @@ class _Search:
     def beam(self, pattern: Pattern) -> None:
         """A good answer soon."""
         model = self.model(pattern, compare_time=True)
-        self._take(model, solve(model, beam=_BEAM, incumbent=self._worst()))
+        for width, spread in _BEAMS.get(self.objective, _BEAM):
+            if self._worst() > self._floor(pattern) * (1 + _ROUNDING):
+                self._take(model, solve(model, beam=width, spread=spread, incumbent=self._worst()))
 
     def prove(self, pattern: Pattern) -> None:
         """Everything that could beat the best answer, in at most two passes."""
@@ -182,18 +191,20 @@ class _Search:
             for width in _WIDER:
                 model = self.model(pattern, compare_time=True)
                 limit = self._worst()
-                outcome = solve(model, beam=width, incumbent=limit * (1 - _ROUNDING), progress=self._watch)
+                outcome = solve(model, beam=width, incumbent=limit * self.least, progress=self._watch)
                 self._take(model, outcome)
                 if outcome.exact:
-                    self.bound = min(self.bound, outcome.score if outcome.trail is not None else limit)
+                    self.bound = min(
+                        self.bound, outcome.score if outcome.trail is not None else self._reached(limit, pattern)
+                    )
                     return
             for compare_time in (False, True):
                 model = self.model(pattern, compare_time)
                 limit = self._worst()
-                outcome = solve(model, incumbent=limit * (1 - _ROUNDING), progress=self._watch)
+                outcome = solve(model, incumbent=limit * self.least, progress=self._watch)
                 self._take(model, outcome)
-                relaxed = outcome.score if outcome.trail is not None else limit
-                if compare_time or self._worst() <= relaxed * (1 + _ROUNDING):
+                relaxed = outcome.score if outcome.trail is not None else self._reached(limit, pattern)
+                if compare_time or self._worst() * self.least <= relaxed:
                     self.bound = min(self.bound, relaxed)
                     return
         except ImpossibleSpace:
@@ -201,6 +212,12 @@ class _Search:
         except _OutOfTime:
             self.proven = False
             self.bound = min(self.bound, self._floor(pattern))
+
+    def _reached(self, limit: float, pattern: Pattern) -> float:
+        """The bound when nothing below `limit * least` was found: that, or the floor where it is higher."""
+        if self.least >= 1.0 - _ROUNDING:
+            return limit
+        return min(limit, max(limit * self.least, self._floor(pattern)))
 
     def _floor(self, pattern: Pattern) -> float:
         model = self.model(pattern, compare_time=True)

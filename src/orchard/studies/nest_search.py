@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -28,6 +29,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Objective = Literal["edp", "energy", "latency", "traffic"]
 _TIE = 1e-9
+_CLOSE = 48  # ways of crossing a fan-out whose steps are counted exactly before it is crossed
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,8 @@ class NestModel:
         self.top = np.array([len(t) - 1 for t in lattice.tiles], dtype=np.int16)
         self.least_ends = [self._least_ends(flow) for flow in self.flows]
         self.least = [up + down for up, down in self.least_ends]
+        self.least_steps = self._least_steps()
+        self.least_root_cycles = self._least_root_cycles()
         self._tables: dict[tuple[int, int], NDArray[np.int16]] = {}
         self._refuse_hopeless()
 
@@ -117,6 +121,23 @@ class NestModel:
             most[i] = most[i + 1] * copies
         return most
 
+    def _least_steps(self) -> float:
+        """MACs of the busiest copy at the very least: no split gives every copy less than ceil(size / copies) of a dim. With
+        several fan-outs only the number of lanes counts."""
+        if len(self.fans) != 1:
+            return self.problem.macs / self.most_lanes[0]
+        copies = self.spread[self.stages[self.fans[0]].name].copies
+        return float((-(-self.sizes[None, :] // copies)).prod(axis=1, dtype=np.float64).min())
+
+    def _least_root_cycles(self) -> float:
+        """Cycles at the outermost memory's port: every word of every tensor that starts or ends there crosses it once."""
+        least = 0.0
+        for level, kind, rate in self.limits:
+            if level is self.root:
+                crossing = [t for t in self.problem.tensors if kind in ("both", self._kinds(t)[0])]
+                least = max(least, sum(self.flow_words.whole[t] for t in crossing if self.problem.pays_root(t)) / rate)
+        return least
+
     def _unit_energy(self, level: str, kind: str) -> float:
         node = self.arch.level(level)
         real = node.read_energy_pj if kind == "read" else node.write_energy_pj
@@ -133,7 +154,12 @@ class NestModel:
         at_parent, at_child = self._kinds(flow.tensor)
         whole = self.flow_words.whole[flow.tensor]
         down = 0.0 if flow.child is None else self._unit_energy(flow.child, at_child)
-        return whole * self._unit_energy(flow.parent, at_parent), whole * down
+        up = self._unit_energy(flow.parent, at_parent) if self._pays(flow, flow.parent) else 0.0
+        return whole * up, whole * down
+
+    def _pays(self, flow: Flow, level: str | None) -> bool:
+        """Whether words of a flow count at this end."""
+        return level is not None and (level != self.root.name or self.problem.pays_root(flow.tensor))
 
     def _tile_words(self, tensor: str, tiles: Ints) -> Floats:
         return tile_words(self.problem, self.lattice, tensor, tiles, self.arch.word_bits)
@@ -208,16 +234,56 @@ class NestModel:
         that remain are used, and the words so far at ports whose copies are settled."""
         stage = _parts(slot)[0]
         energy = batch.carried["energy"] + self._rest(slot, batch.carried)
-        steps = batch.carried["steps"] / self.most_lanes[stage] / self.mac_rate
+        steps = self._fewest(batch.carried["steps"] / self.most_lanes[stage], stage) / self.mac_rate
+        if len(self.fans) == 1 and stage == self.fans[0] and len(batch):
+            steps = np.maximum(steps, self._steps_across(batch.carried["idx"]) / self.mac_rate)
         settled = not any(f >= stage for f in self.fans)
         return self._score(energy, steps, batch.carried["words"] if settled else None)
+
+    def _fewest(self, steps: Floats, stage: int) -> Floats:
+        """Steps with all copies that remain used; before the fan-out is crossed never fewer than any split leaves."""
+        if self.fans and stage <= self.fans[-1]:
+            return np.maximum(steps, self.least_steps)
+        return steps
+
+    def _steps_across(self, idx: NDArray[np.int16]) -> Floats:
+        """At the only fan-out: fewest steps of the busiest copy over all ways to cross it from these tiles. The ways that could
+        come close to the least steps are counted exactly, for the others their own least stands."""
+        copies, others = self._close_ways
+        key = self.lattice.keys(idx)
+        _, first, back = np.unique(key, return_index=True, return_inverse=True)
+        total = np.ones((len(first), copies.shape[0]))
+        for d, table in enumerate(self._busiest):
+            total *= table[idx[first, d]]
+        return np.asarray(np.minimum(total.min(axis=1, initial=np.inf), others))[back.reshape(-1)]
+
+    @cached_property
+    def _close_ways(self) -> tuple[Ints, float]:
+        """Copies per dim of the ways with the least steps, and the least steps of the ways that are left out."""
+        copies = self.spread[self.stages[self.fans[0]].name].copies
+        least = (-(-self.sizes[None, :] // copies)).prod(axis=1, dtype=np.float64)
+        order = np.argsort(least, kind="stable")
+        return copies[order[:_CLOSE]], float(least[order[_CLOSE:]].min(initial=np.inf))
+
+    @cached_property
+    def _busiest(self) -> list[Floats]:
+        """Per dim (candidate, close way): indices of the busiest copy, infinite where the tile of all copies is no candidate."""
+        copies, _ = self._close_ways
+        tables = []
+        for d, tiles in enumerate(self.lattice.tiles):
+            together = tiles[:, None] * copies[None, :, d]
+            full, rest = np.divmod(self.sizes[d], together)
+            busiest = full * tiles[:, None] + np.minimum(rest, tiles[:, None])
+            tables.append(np.where(np.isin(together, tiles), busiest, np.inf))
+        return tables
 
     def evaluate(self, slot: Slot, batch: Batch) -> Floats:  # noqa: ARG002 - the protocol's signature
         return self._score(batch.carried["energy"], batch.carried["steps"] / self.mac_rate, batch.carried["words"])
 
     def cycles(self, steps: Floats, words: Floats | None) -> Floats:
         """Latency from MAC cycles and port words, as `orchard.cost.mapped.latency`."""
-        total, serial = steps, np.zeros(len(steps))
+        floor = np.maximum(steps, self.least_root_cycles) if self.root.buffering != "single" else steps
+        total, serial = floor, np.zeros(len(steps))
         if words is None:
             return total
         per_level: dict[str, Floats] = {}
@@ -276,7 +342,8 @@ class NestModel:
             return np.zeros(np.broadcast_shapes(reps.shape, copies.shape))
         whole = self.flow_words.whole[flow.tensor]
         down = 0.0 if flow.child is None else self._unit_energy(flow.child, "write")
-        again = self._unit_energy(flow.parent, "read") * np.maximum(0.0, reps / sharing - 1)
+        read = self._unit_energy(flow.parent, "read") if self._pays(flow, flow.parent) else 0.0
+        again = read * np.maximum(0.0, reps / sharing - 1)
         return np.asarray(whole * (again + down * np.maximum(0.0, reps - copies)))
 
     def _copies_left(self, carried: dict[str, NDArray[Any]], splits: Floats) -> Floats:
@@ -375,7 +442,7 @@ class NestModel:
                 total += self._come_back(i, reps, self._copies_left(carried, split), sharing[None, :])
         lanes = copies.prod(axis=1) * outside
         steps = carried["steps"][:, None] / lanes[None, :] / self.mac_rate
-        return self._score(total, steps, None)
+        return self._score(total, np.maximum(steps, self.least_steps / self.mac_rate), None)
 
     # -- bookkeeping ---------------------------------------------------------------------------------------------------
     def _batch(self, slot: Slot, carried: dict[str, NDArray[Any]], origin: Ints, move: str) -> Batch:
@@ -461,7 +528,7 @@ class NestModel:
         flow = self.flows[i]
         both_ways = flow.tensor == self.problem.output
         for name, words, kind in ((flow.parent, up, 0), (flow.child, down, 1)):
-            if name is None:
+            if name is None or not self._pays(flow, name):
                 continue
             self._charge(carried, name, self._kinds(flow.tensor)[kind], words)
             if both_ways:
@@ -489,7 +556,8 @@ class NestModel:
             flow = self.flows[i]
             if flow.tensor != self.problem.output:
                 continue
-            self._charge(carried, flow.parent, "read", -whole * self._split(carried, flow.parent))
+            if self._pays(flow, flow.parent):
+                self._charge(carried, flow.parent, "read", -whole * self._split(carried, flow.parent))
             if flow.child is not None:
                 self._charge(carried, flow.child, "write", -whole * self._split(carried, flow.child))
 

@@ -169,10 +169,9 @@ def _serves(request: Request, engine: str) -> bool:
 
 def _on_graph_of(lead: Plan, plan: Plan) -> Plan:
     """A plan whose phases run the graphs of `lead`, lowered by its own rules."""
-    decoder = lead.decoder
-    if decoder is not None:
-        decoder = (decoder[0], lowered(decoder[0], plan.profile.lowering))
-    return replace(plan, graph=lead.graph, table=lowered(lead.graph, plan.profile.lowering), decoder=decoder)
+    rules = plan.profile.lowering
+    others = {phase: (graph, lowered(graph, rules)) for phase, (graph, _) in lead.others.items()}
+    return replace(plan, graph=lead.graph, table=lowered(lead.graph, rules), others=others)
 
 
 def _check_engines(soc: SoC, hw: HardwareArrays, engines: Sequence[str]) -> None:
@@ -182,7 +181,7 @@ def _check_engines(soc: SoC, hw: HardwareArrays, engines: Sequence[str]) -> None
 
 
 def _precisions(plan: Plan, precision: str, engines: int) -> tuple[str, ...]:
-    graphs = [plan.graph] + ([plan.decoder[0]] if plan.decoder else [])
+    graphs = [plan.graph, *(graph for graph, _ in plan.others.values())]
     wide = any(t.format in WIDE for g in graphs for t in g.tensors.values() if t.role is not Role.WEIGHT)
     if precision == "stored" or not wide or (precision == "auto" and engines == 1):
         return ("stored",)
@@ -191,7 +190,7 @@ def _precisions(plan: Plan, precision: str, engines: int) -> tuple[str, ...]:
 
 def graph_of(plan: Plan, phase: str) -> Graph:
     """The graph that a phase runs."""
-    return plan.decoder[0] if plan.decoder and phase == "decode" else plan.graph
+    return plan.graph_of(phase)
 
 
 def in_f16(graph: Graph) -> Graph:
