@@ -82,14 +82,6 @@ def test_on_an_architecture_there_is_energy_and_proof_but_no_estimate(cache: Map
     assert all(row.estimate_s is None and row.bound_s is None for row in phase.rows)
 
 
-def test_an_engine_without_a_profile_is_mapped_without_an_estimate(cache: MappingCache) -> None:
-    found = mapped(cache, "resnet18", "cpu")
-    assert "no profile for engine 'cpu'" in found.warnings[0]
-    assert found.runtime is None
-    assert all(row.estimate_s is None for row in found.phases[0].rows)
-    assert found.phases[0].best_s > 0
-
-
 def test_a_mapping_above_the_estimate_is_reported(cache: MappingCache) -> None:
     """Core ML's profile for networks streams weights at 1.07 of the DRAM peak: the dense layer shows it."""
     found = mapped(cache, "resnet18", "ane")

@@ -10,7 +10,7 @@ from orchard.studies.request import Request
 
 def parts(model, engine="gpu", phase="prefill", call=0, on_chip=8 << 20, stay=False, **options):
     plan = make_plan(Request(model=model, chip="m4", engine=engine, **options))
-    graph = plan.decoder[0] if plan.decoder and phase == "decode" else plan.graph
+    graph = plan.graph_of(phase)
     products = Products(graph, on_chip, weights_stay=stay)
     bindings = plan.phases[phase][call].bindings
     table = plan.table_of(phase)

@@ -97,8 +97,3 @@ def test_named_shapes_of_a_built_in_model_are_refused():
 def test_a_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(OrchardError, match="no such file"):
         predict(str(tmp_path / "none.onnx"), "m4")
-
-
-def test_simulation_is_refused_not_faked():
-    with pytest.raises(StudyError, match="no simulator"):
-        predict("llama-3.2-1b", "m4", fidelity="simulation")

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from orchard.app.map_model_command import clear_cache as clear_stored
-from orchard.app.map_model_command import map_whole_model, open_cache
+from orchard.app.map_model import clear_cache as clear_stored
+from orchard.app.map_model import map_whole_model, open_cache
 from orchard.app.options import (
     ANSWER,
     MACHINE,

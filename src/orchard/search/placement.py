@@ -305,7 +305,8 @@ def solve_milp(problem: PlacementProblem, *, time_limit_s: float = 30.0) -> Solv
     _check(problem)
     model = _Rows(problem)
     finite = problem.cost[np.isfinite(problem.cost)]
-    scale = 1e4 / max(float(np.abs(problem.cost.min(axis=1)).sum()), float(np.abs(finite).max()), 1e-300)
+    largest = max(float(np.abs(problem.cost.min(axis=1)).sum()), float(np.abs(finite).max()))
+    scale = 1e4 / (largest or float(np.abs(model.objective).max()) or 1.0)
     matrix, low, high = model.constraints()
     result = milp(
         model.objective * scale,
