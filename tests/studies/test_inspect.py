@@ -7,6 +7,7 @@ import pytest
 from orchard.ir import bind, parse_graph
 from orchard.report.inspect import inspection_record, render_inspection
 from orchard.report.schemas import SCHEMAS
+from orchard.studies.errors import StudyError
 from orchard.studies.inspect import inspect
 
 MODELS = ["llama-3.2-1b", "qwen3-30b-a3b", "bert-base-uncased"]
@@ -50,3 +51,19 @@ def test_the_tree_shows_as_many_levels_as_asked():
     assert "  layers" in shallow
     assert "attn" not in shallow
     assert "attn" in deep
+
+
+def test_parts_of_a_pipeline_are_inspected_one_by_one():
+    whole = inspect("stable-diffusion-1.5")
+    assert (whole.part, whole.parts) == ("unet", ("unet", "text_encoder", "vae_decoder"))
+    decoder = inspect("stable-diffusion-1.5", part="vae_decoder")
+    assert decoder.parameters == 49_490_199
+    assert "part     vae_decoder; also --part unet" in render_inspection(decoder, tree=False, depth=1, graph=False)
+    assert inspect("resnet18").part is None
+
+
+def test_a_part_that_a_model_lacks_is_refused():
+    with pytest.raises(StudyError, match="no such part; parts: encoder, decoder"):
+        inspect("whisper-tiny", part="unet")
+    with pytest.raises(StudyError, match="parts: only one"):
+        inspect("resnet18", part="unet")

@@ -75,3 +75,11 @@ def test_families_are_predicted_on_every_engine(name, engine):
     found = predict(name, "a17pro", engine=engine, prompt=64, generate=4)
     assert found.profile.engine == engine
     assert all(phase.latency_s >= phase.bound_s > 0 for phase in found.phases.values())
+
+
+def test_a_comparison_shows_whole_pictures():
+    from orchard.studies.compare import compare
+
+    found = compare(["stable-diffusion-1.5", "stable-diffusion-2.1-base"], ["m2"], engines="ane")
+    assert found.shown == ("inference",)
+    assert "unet" in found.phases

@@ -19,6 +19,7 @@ def inspect(
         str | None,
         typer.Option("--engines", help="Which engine of this chip takes each op, and why not.", metavar="CHIP"),
     ] = None,
+    part: Annotated[str | None, typer.Option("--part", help="A part of a model of several.", metavar="NAME")] = None,
     tree: Annotated[bool, typer.Option("--tree", help="Ops, parameters and MACs by module.")] = False,
     depth: Annotated[int, typer.Option("--depth", help="Levels of the tree to show.", metavar="N")] = 3,
     graph: Annotated[bool, typer.Option("--graph/--no-graph", help="The whole graph in text form, last.")] = True,
@@ -30,7 +31,7 @@ def inspect(
 
     found = look(
         model, inputs=tuple(input or ()), weights=weights, assume_elementwise=tuple(assume_elementwise or ()),
-        engines_of=engines,
+        engines_of=engines, part=part,
     )  # fmt: skip
     if json:
         print_json(inspection_record(found, graph=graph))

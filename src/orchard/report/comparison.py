@@ -24,7 +24,7 @@ def render_comparison(c: Comparison) -> RenderableType:
     assert reference is not None
     fixed = [f"{axis} {value}" for axis, value in _chosen(c.rows[c.reference]).items() if axis not in labels]
     about = Text(" · ".join([*fixed, f"batch {reference.request.batch}"]), style="dim")
-    last = c.phases[-1]
+    last = c.shown[-1]
     unit = "J/token" if last == "decode" else "J"
     legend = (
         f"* best that fits; x: ratio to the first row; energy in {unit} of {last}; "
@@ -42,10 +42,10 @@ def render_comparison(c: Comparison) -> RenderableType:
 def _table(c: Comparison, grouped: list[str], labels: list[str]) -> RenderableType:
     """Lines under a heading for each value of the `grouped` labels."""
     headers = list(labels)
-    for phase in c.phases:
+    for phase in c.shown:
         headers += [f"{_SHORT.get(phase, phase)}/s", "x"]
     headers += ["energy", "memory"]
-    lines = [_line(c, index, row, labels, c.phases[-1]) for index, row in enumerate(c.rows)]
+    lines = [_line(c, index, row, labels, c.shown[-1]) for index, row in enumerate(c.rows)]
     widths = [max(len(str(cell)) for cell in column) for column in zip(headers, *lines)]
     parts: list[RenderableType] = []
     groups = itertools.groupby(zip(c.rows, lines), key=lambda pair: _names(pair[0], grouped))
@@ -79,8 +79,8 @@ def _names(row: Row, labels: list[str]) -> list[str]:
 def _line(c: Comparison, index: int, row: Row, labels: list[str], last: str) -> list[str | Text]:
     cells: list[str | Text] = list(_names(row, labels))
     if row.prediction is None:
-        return [*cells, *(["-", ""] * len(c.phases)), "-", Text("no answer", style="yellow")]
-    for phase in c.phases:
+        return [*cells, *(["-", ""] * len(c.shown)), "-", Text("no answer", style="yellow")]
+    for phase in c.shown:
         rate, ratio = row.figure(phase, "tokens_per_s"), c.ratio(index, phase, "tokens_per_s")
         is_best = c.best(phase, "tokens_per_s") == index
         shown = "-" if rate is None else number(rate) + ("*" if is_best else " ")

@@ -20,6 +20,8 @@ def inspection_record(found: Inspection, *, graph: bool = True) -> dict[str, Any
     return {
         "schema": SCHEMA,
         "model": {"name": found.name, "family": found.family, "params": found.parameters},
+        "part": found.part,
+        "parts": list(found.parts),
         "weight_bytes": found.weight_bytes,
         "formats": dict(found.formats),
         "symbols": list(found.symbols),
@@ -54,6 +56,9 @@ def plain(size: Size) -> int | str:
 def render_inspection(found: Inspection, *, tree: bool, depth: int, graph: bool) -> str:
     """Plain text: summary, counts per op kind, on request the module tree and the whole graph."""
     lines = [f"{found.name}  {format_count(found.parameters)} parameters, {format_bytes(found.weight_bytes)}"]
+    if found.part:
+        others = ", ".join(p for p in found.parts if p != found.part)
+        lines.append(f"part     {found.part}; also --part {others}")
     formats = ", ".join(f"{name} {format_count(n)}" for name, n in list(found.formats.items())[:6])
     lines.append(f"weights  {formats or 'none'}")
     for title, tensors in (("input", found.inputs), ("output", found.outputs)):

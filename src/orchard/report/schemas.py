@@ -368,6 +368,8 @@ class Inspection(_Versioned):
 
     schema_name: Literal["orchard.inspection/1"] = Field(alias="schema")
     model: InspectedModel
+    part: str | None
+    parts: list[str]
     weight_bytes: int
     formats: dict[str, int]
     symbols: list[str]

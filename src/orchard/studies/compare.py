@@ -15,6 +15,7 @@ from orchard.studies.request import Request
 from orchard.studies.runtimes import choose_profile, engine_name
 from orchard.studies.sources import open_model
 from orchard.units import OrchardError, scheme
+from orchard.workloads import Model
 
 SCHEMA = "orchard.comparison/1"
 MOST_ROWS = 400
@@ -44,6 +45,13 @@ class Comparison:
 
     rows: tuple[Row, ...]
     varied: tuple[str, ...]
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """Phases of a printed table: those of a pipeline's components are left to its own prediction."""
+        models = (row.prediction.model for row in self.rows if row.prediction and row.prediction.denoiser)
+        parts = {name for model in models if isinstance(model, Model) for name in model.parts}
+        return tuple(p for p in self.phases if p not in parts)
 
     @property
     def phases(self) -> tuple[str, ...]:

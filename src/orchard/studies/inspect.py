@@ -10,9 +10,10 @@ from orchard.cost.work import work_of
 from orchard.hw import SoC, load_chip
 from orchard.ir import Graph, Role, Size, bind, print_graph
 from orchard.ir.count import macs_of
+from orchard.studies.errors import StudyError
 from orchard.studies.request import Request
 from orchard.studies.sources import open_model
-from orchard.workloads import weight_bytes
+from orchard.workloads import Model, weight_bytes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +55,10 @@ class Residence:
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What `orchard inspect` shows. `formats`: weight elements by number format."""
+    """What `orchard inspect` shows. `formats`: weight elements by number format.
+
+    part: which of the `parts` of a model of several this is (Whisper, a pipeline); None for a model of one graph.
+    """
 
     name: str
     family: str
@@ -68,6 +72,8 @@ class Inspection:
     kinds: tuple[KindCount, ...]
     modules: tuple[Module, ...]
     graph: Graph
+    part: str | None = None
+    parts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     residence: tuple[Residence, ...] | None = None
 
@@ -84,8 +90,10 @@ def inspect(
     weights: str | None = None,
     assume_elementwise: tuple[str, ...] = (),
     engines_of: str | None = None,
+    part: str | None = None,
 ) -> Inspection:
     """Open a model as `predict` does and count it; `engines_of` names a chip to say which engine takes which op.
+    `part`: of a model of several graphs another than the main one.
 
     Raises an OrchardError for what cannot be opened.
     """
@@ -93,7 +101,11 @@ def inspect(
         model=model, chip=engines_of or "m1", inputs=inputs, weights=weights, assume_elementwise=assume_elementwise
     )
     opened = open_model(request)
-    graph = opened.graph(weights=weights)
+    parts = opened.parts if isinstance(opened, Model) and len(opened.parts) > 1 else ()
+    if part is not None and part not in parts:
+        has = ", ".join(parts) or "only one"
+        raise StudyError(f"--part {part[:60]!r}: {opened.name} has no such part; parts: {has}")
+    graph = opened.graph(weights=weights, part=part) if part else opened.graph(weights=weights)
     return Inspection(
         name=opened.name,
         family=opened.family,
@@ -107,6 +119,8 @@ def inspect(
         kinds=_kinds(graph),
         modules=_modules(graph),
         graph=graph,
+        part=(part or parts[0]) if parts else None,
+        parts=parts,
         warnings=opened.warnings,
         residence=residence(graph, load_chip(engines_of)) if engines_of else None,
     )

@@ -598,6 +598,7 @@ def _warnings(plan: Plan, request: Request, soc: SoC, memory: Memory) -> tuple[s
     if isinstance(plan.model, Model) and "decoder" in plan.model.parts[1:] and "decode" not in plan.phases:
         found.append("generate is 0: the decoder's time and memory are not part of this answer")
     missing = [name for name in plan.phases if plan.strata[name] not in plan.profile.errors]
+    missing = ["inference"] if missing and plan.runs else missing
     if missing and request.fidelity != "bound":
         found.append(
             f"no measurement of {plan.profile.runtime} on {plan.profile.engine} backs the {' and '.join(missing)} "
