@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import typer
@@ -30,32 +29,6 @@ from orchard.app.output import note, print_json, print_text
 Search = "Search"
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What the user fixes of one op's mapping, and how it is printed."""
-
-    constrain: tuple[str, ...]
-    emit: str | None
-    form: str | None
-
-    def __post_init__(self) -> None:
-        from orchard.mapping import MappingError
-        from orchard.report.mapping_code import LANGUAGES
-
-        if self.emit is not None and self.emit not in LANGUAGES:
-            raise MappingError(f"--emit is {self.emit!r}, expected one of {', '.join(LANGUAGES)}")
-        if self.form not in (None, "timeloop"):
-            raise MappingError(f"--format is {self.form!r}, expected timeloop (without it: text)")
-        if self.emit is not None and self.form is not None:
-            raise MappingError("--emit and --format both say what to print, expected one of them")
-
-    def refuse_for_a_model(self) -> None:
-        from orchard.mapping import MappingError
-
-        if self.constrain or self.emit or self.form:
-            raise MappingError("--constrain, --emit and --format are for one op such as gemm:m=64,k=64,n=64, not for a model")
-
-
 def map_command(
     op: Annotated[
         str, typer.Argument(help="gemm:m=..,k=..,n=.. | conv:c=..,… | 'C[m,n] = A[m,k] * B[k,n]; m=..' | a model.")
@@ -63,20 +36,6 @@ def map_command(
     arch: Annotated[
         str | None,
         typer.Option("--arch", help="A shipped name (E16, T128, A64) or a YAML file.", rich_help_panel=MACHINE),
-    ] = None,
-    constrain: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--constrain", help="'GLB: m=64; keep=A', 'PE: X=n', dataflow=…, or a YAML file. May be repeated.",
-            rich_help_panel=Search,
-        ),
-    ] = None,
-    form: Annotated[
-        str | None,
-        typer.Option("--format", help="timeloop: problem, architecture and mapping as YAML.", rich_help_panel=ANSWER),
-    ] = None,
-    emit: Annotated[
-        str | None, typer.Option("--emit", help="Print the nest as a program: c or python.", rich_help_panel=ANSWER)
     ] = None,
     chip: Annotated[
         str | None, typer.Option("--chip", help="A chip instead: catalogue id or YAML file.", rich_help_panel=MACHINE)
@@ -131,6 +90,21 @@ def map_command(
     clear_cache: Annotated[
         bool, typer.Option("--clear-cache", help="Remove the stored mappings and end.", rich_help_panel=ANSWER)
     ] = False,
+    constrain: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--constrain",
+            help="'GLB: m=64; keep=A', 'PE: X=n', dataflow=…, or a YAML file. May be repeated.",
+            rich_help_panel=Search,
+        ),
+    ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", help="timeloop: problem, architecture and mapping as YAML.", rich_help_panel=ANSWER),
+    ] = None,
+    emit: Annotated[
+        str | None, typer.Option("--emit", help="Print the nest as a program: c or python.", rich_help_panel=ANSWER)
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """Best mapping of an op, or of every op of a model, on a machine, with proof."""
@@ -146,10 +120,12 @@ def map_command(
         raise MappingError("expected a machine: either --arch (E16, T128, A64, a YAML file) or --chip with --engine")
     if factors not in (None, "perfect", "imperfect"):
         raise MappingError(f"--factors is {factors!r}, expected perfect or imperfect")
+    if time_limit is not None and not time_limit >= 0:
+        raise MappingError(f"--time-limit is {time_limit}, expected seconds >= 0")
+    _only_for(is_op(op), {"--phase": phase, "--op": part, "--input": input, "--runtime": runtime, "--weights": weights},
+              {"--constrain": constrain, "--emit": emit, "--format": form, "--size": size})  # fmt: skip
     store = open_cache(cache, no_cache)
-    shape = Shape(tuple(constrain or ()), emit, form)
     if not is_op(op):
-        shape.refuse_for_a_model()
         from orchard.hw.arch import load_arch
         from orchard.studies.map_model import Space
         from orchard.studies.request import Request
@@ -162,19 +138,46 @@ def map_command(
         machine = None if arch is None else load_arch(arch)
         map_whole_model(request, space, machine, phases=list(phase or ()), op=part, as_json=json)
         return
-    map_one(op, arch, chip, engine, objective, factors, size, time_limit, tuple(set or ()), store, shape, json)
+    map_one(
+        op, arch, chip, engine, objective, factors, size, time_limit, tuple(set or ()), constrain or [],
+        _printed_as(emit, form), store, json,
+    )  # fmt: skip
+
+
+def _only_for(one_op: bool, models: dict[str, Any], ops: dict[str, Any]) -> None:
+    """Refuse what would be dropped in silence: options of models with one op, and of one op with a model."""
+    from orchard.mapping import MappingError
+
+    for name, value in (models if one_op else ops).items():
+        if value:
+            kind, other = ("a model", "one op") if one_op else ("one op", "a model")
+            raise MappingError(f"{name} is for {kind}, and this is {other}")
+
+
+def _printed_as(emit: str | None, form: str | None) -> str | None:
+    """`c`, `python`, `timeloop`, or None for the answer itself."""
+    from orchard.mapping import MappingError
+    from orchard.report.mapping_code import LANGUAGES
+
+    if emit is not None and emit not in LANGUAGES:
+        raise MappingError(f"--emit is {emit!r}, expected one of {', '.join(LANGUAGES)}")
+    if form not in (None, "timeloop"):
+        raise MappingError(f"--format is {form!r}, expected timeloop (without it: text)")
+    if emit is not None and form is not None:
+        raise MappingError("--emit and --format both say what to print, expected one of them")
+    return emit or form
 
 
 def map_one(
     op: str, arch: str | None, chip: str | None, engine: str, objective: str | None, factors: str | None,
-    size: list[str] | None, time_limit: float | None, overrides: tuple[str, ...], store: Any, shape: Shape, json: bool,
+    size: list[str] | None, time_limit: float | None, overrides: tuple[str, ...], constrain: list[str],
+    printed_as: str | None, store: Any, json: bool,
 ) -> None:  # fmt: skip
     """One op that stands by itself."""
-    from orchard.mapping.constraints import FREE, constraints_from, parse_constraints
+    from orchard.mapping.constraints import constraints_from, parse_constraints
     from orchard.mapping.ops import parse_op, parse_sizes
     from orchard.report.mapping import mapping_record, mapping_text
     from orchard.report.mapping_code import mapping_code
-    from orchard.studies.map import map_op
     from orchard.studies.map_cache import Question
     from orchard.studies.map_machine import machine_for
     from orchard.studies.map_many import solve
@@ -183,19 +186,14 @@ def map_one(
     machine = machine_for(arch, chip, engine, overrides)
     chosen: Any = objective or ("latency" if chip is not None else "edp")
     tiles: Any = factors or ("imperfect" if chip is not None else "perfect")
-    rules = constraints_from(parse_constraints(list(shape.constrain)), problem, machine.arch)
-    if rules == FREE:
-        mapped, was_stored = solve(Question(problem, machine.arch, chosen, tiles, time_limit), store, say=note)
-    else:  # constrained mappings are not stored
-        mapped, was_stored = map_op(
-            problem, machine.arch, chosen, factors=tiles, constraints=rules, time_limit_s=time_limit, say=note
-        ), False  # fmt: skip
+    rules = constraints_from(parse_constraints(constrain), problem, machine.arch)
+    question = Question(problem, machine.arch, chosen, tiles, time_limit, constraints=rules)
+    mapped, was_stored = solve(question, store, say=note)
     for sentence in machine.notes:
         note(sentence)
     if was_stored:
         note(f"from the cache, found in {mapped.search_s:.2f} s")
-    wanted = shape.emit or shape.form
-    code = mapping_code(mapped, wanted) if wanted is not None else None
+    code = None if printed_as is None else mapping_code(mapped, printed_as)
     if json:
         print_json(mapping_record(mapped) | ({} if code is None else {"code": code}))
     else:

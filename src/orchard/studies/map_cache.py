@@ -25,6 +25,7 @@ from typing import Any
 from orchard.cost.mapped import check_capacity, estimate
 from orchard.cost.nest import count
 from orchard.hw.arch import ArchError, Architecture
+from orchard.mapping.constraints import FREE, Constraints, violation
 from orchard.mapping.errors import MappingError
 from orchard.mapping.lattice import Factors
 from orchard.mapping.nest import Keep, Loop, Nest, nest_errors
@@ -38,7 +39,7 @@ MOST = 20_000
 STALE_S = 3600.0
 """A temporary file this old belongs to a writer that was killed."""
 CODE = {
-    "orchard.mapping": ("problem.py", "lattice.py", "footprint.py", "nest.py", "ops.py"),
+    "orchard.mapping": ("problem.py", "lattice.py", "footprint.py", "nest.py", "ops.py", "constraints.py"),
     "orchard.cost": ("nest.py", "mapped.py", "placement.py"),
     "orchard.search": ("layered.py",),
     "orchard.studies": ("nest_search.py", "map.py"),
@@ -57,6 +58,7 @@ class Question:
     factors: Factors = "perfect"
     time_limit_s: float | None = None
     gap: float = 0.0
+    constraints: Constraints = FREE
 
     @property
     def key(self) -> str:
@@ -187,6 +189,8 @@ def _answer(question: Question, data: dict[str, Any]) -> MappedOp | None:
     problem, arch = question.problem, question.arch
     nest = Nest(tuple(_node(node) for node in data["nest"]))
     nest_errors(nest, problem, arch)
+    if violation(nest, question.constraints, problem, arch) is not None:
+        return None
     counts = count(nest, problem, arch)
     check_capacity(counts, problem, arch)
     cost = estimate(counts, problem, arch)

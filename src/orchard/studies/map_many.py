@@ -40,7 +40,7 @@ def solve(question: Question, cache: MappingCache | None, say: Say = lambda _: N
         return known, True
     mapped = map_op(
         question.problem, question.arch, question.objective, factors=question.factors,
-        time_limit_s=question.time_limit_s, gap=question.gap, say=say,
+        constraints=question.constraints, time_limit_s=question.time_limit_s, gap=question.gap, say=say,
     )  # fmt: skip
     if cache is not None:
         cache.put(question, mapped)
