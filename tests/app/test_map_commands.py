@@ -95,3 +95,29 @@ def test_bounds_draws_and_marks_what_the_machine_has(tmp_path: Path, capsys: pyt
     out = capsys.readouterr().out
     assert "131,072 B" in next(line for line in out.splitlines() if "the machine has this" in line)
     assert drawing.read_text().startswith("<svg")
+def test_a_job_prints_one_line_per_op(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["map", "--job", "J1T"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["op", "gemm", "all"]
+    assert all(len(line) <= 80 for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--job", "J9"], "expected one of J1, J1T, J2, J3"),
+        (["--job", "J1", "--arch", "E16"], "--job names op and machine"),
+    ],
+)
+def test_jobs_are_refused_in_one_sentence(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["map", *arguments]) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_shipped_jobs_are_whole() -> None:
+    from orchard.mapping.jobs import jobs
+    from orchard.mapping.ops import parse_op
+
+    layers = jobs()["J2"].ops
+    assert (len(layers), sum(op.count for op in layers)) == (24, 54)
+    assert sum(op.count * parse_op(op.op).macs for op in layers) == pytest.approx(4.09e9, rel=0.01)  # ResNet-50 v1.5

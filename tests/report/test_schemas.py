@@ -38,6 +38,7 @@ COMMANDS = {
     "sensitivity": ("sensitivity", "qwen3-0.6b", "resnet18", "--chip", "m4", "--sobol", "8"),
     "what if": ("whatif", "qwen3-0.6b", "--chip", "m4", "--set", "gpu.cores=12", "--set", "slc.size=16MiB"),
     "area, check": ("area", "--check"),
+    "map, job": ("map", "--job", "J1T"),
     "map": ("map", "gemm:m=8,k=8,n=8", "--arch", "E16", "--emit", "c"),
     "simulate": ("simulate", "video-call", "--chip", "a19pro", "--seconds", "2"),
     "simulate without limits": ("simulate", "xr-outdoor", "--chip", "m4", "--seconds", "1", "--chassis", "none"),

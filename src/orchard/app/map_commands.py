@@ -41,6 +41,10 @@ def map_command(
         str | None, typer.Option("--chip", help="A chip instead: catalogue id or YAML file.", rich_help_panel=MACHINE)
     ] = None,
     engine: EngineOption = "auto",
+    job: Annotated[
+        str | None,
+        typer.Option("--job", help="A shipped job in place of op and --arch: J1, J1T, J2.", rich_help_panel=WORKLOAD),
+    ] = None,
     objective: Annotated[
         str | None,
         typer.Option(
@@ -114,6 +118,11 @@ def map_command(
     from orchard.mapping import MappingError
     from orchard.mapping.ops import is_op
 
+    if job is not None:
+        if op or arch or chip or size or constrain or emit or form:
+            raise MappingError("--job names op and machine; give --objective, --factors, --time-limit or --json beside it")
+        map_shipped_job(job, objective, factors or "perfect", time_limit, json)
+        return
     if not op:
         raise MappingError("nothing to map: expected an op such as gemm:m=64,k=64,n=64, or a model")
     if (arch is None) == (chip is None):
@@ -198,6 +207,19 @@ def map_one(
         print_json(mapping_record(mapped) | ({} if code is None else {"code": code}))
     else:
         print_text(mapping_text(mapped) if code is None else code)
+
+
+def map_shipped_job(name: str, objective: Any, factors: Any, time_limit: float | None, as_json: bool) -> None:
+    """Every op of a job that ships with the package."""
+    from orchard.mapping.jobs import job
+    from orchard.report.map_job import job_record, job_text
+    from orchard.studies.map_job import map_job
+
+    mapped = map_job(job(name), objective, factors=factors, time_limit_s=time_limit, say=note)
+    if as_json:
+        print_json(job_record(mapped))
+    else:
+        print_text(job_text(mapped))
 
 
 def register(app: typer.Typer) -> None:

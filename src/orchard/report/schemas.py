@@ -455,6 +455,35 @@ class MappingCount(_Record):
     footprint: int
 
 
+class MappingJobLayer(_Record):
+    name: str
+    op: str
+    count: int
+    energy_pj: float
+    latency_cycles: float
+    edp: float
+    value: float
+    bound: float
+    optimal: bool
+    bound_by: str
+    lanes_used: int
+    search_s: float
+
+
+class MappingJob(_Versioned):
+    """`orchard map --job`."""
+
+    schema_name: Literal["orchard.mapping-job/1"] = Field(alias="schema")
+    job: str
+    arch: str
+    objective: str
+    energy_pj: float
+    latency_cycles: float
+    optimal: bool
+    search_s: float
+    layers: list[MappingJobLayer]
+
+
 class Mapping(_Versioned):
     """`orchard map` of one op."""
 
