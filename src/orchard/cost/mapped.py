@@ -81,7 +81,7 @@ def estimate(counts: Counts, problem: Problem, arch: Architecture) -> Estimate:
     bound_by = max(overlapped, key=lambda name: overlapped[name])
     total = overlapped[bound_by] + serial
     for level in arch.levels:
-        if level.buffering == "single" and cycles[level.name] > overlapped[bound_by]:
+        if level.buffering == "single" and cycles[level.name] > cycles[bound_by]:
             bound_by = level.name
     return Estimate(terms, cycles, total, bound_by)
 
