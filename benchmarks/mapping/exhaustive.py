@@ -1,0 +1,95 @@
+"""The mapper's proofs against every nest of small spaces, its counts against execution: more than the suite has time for.
+
+    python benchmarks/mapping/exhaustive.py --spaces 500 --constrained 200 --nests 10000 --seconds 1500
+
+Stops at --seconds and says how far it came. A difference stops it with exit code 1 and the seed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+sys.path[:0] = [str(ROOT / folder) for folder in ("src", "tests/studies", "tests/cost")]
+
+from exhaustive import brute, case  # noqa: E402 - tests/studies
+from test_constraints import compare  # noqa: E402
+from test_nest import check, random_case  # noqa: E402
+
+from orchard.mapping import ImpossibleSpace  # noqa: E402
+from orchard.studies.map import map_op  # noqa: E402
+
+sys.path.insert(0, str(Path(__file__).parent))
+from record import table, write  # noqa: E402
+
+
+def same(seed: int, limit: int) -> bool | None:
+    """Whether the mapper agrees with enumeration; None where the space is too large to enumerate."""
+    problem, arch, objective = case(random.Random(seed))
+    best, tried = brute(problem, arch, objective, limit)
+    if tried > limit:
+        return None
+    try:
+        mapped = map_op(problem, arch, objective)
+    except ImpossibleSpace:
+        return best is None
+    return best is not None and mapped.optimal and abs(mapped.value - best[0]) <= 1e-9 * best[0]
+
+
+def spaces(wanted: int, limit: int, stop: float) -> tuple[int, int]:
+    """(spaces that agree, seeds tried)."""
+    found = seed = 0
+    while found < wanted and time.process_time() < stop:
+        answer = same(seed, limit)
+        if answer is False:
+            sys.exit(f"seed {seed}: the mapper and enumeration differ")
+        found, seed = found + (answer is True), seed + 1
+    return found, seed
+
+
+def constrained(wanted: int, limit: int, stop: float) -> tuple[int, int]:
+    """The same under random constraints; `compare` raises where they differ."""
+    found = seed = 0
+    while found < wanted and time.process_time() < stop:
+        found, seed = found + compare(seed, limit), seed + 1
+    return found, seed
+
+
+def nests(wanted: int, stop: float) -> int:
+    """Random nests whose counts equal those of their execution; `check` raises where they differ."""
+    for seed in range(wanted):
+        if time.process_time() > stop:
+            return seed
+        check(*random_case(random.Random(seed)))
+    return wanted
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--spaces", type=int, default=500)
+    options.add_argument("--constrained", type=int, default=200)
+    options.add_argument("--nests", type=int, default=10_000)
+    options.add_argument("--limit", type=int, default=3000, help="nests per space; larger spaces are left out")
+    options.add_argument("--seconds", type=float, default=1500, help="CPU seconds for each part")
+    given = options.parse_args()
+    rows = []
+    for name, part in (
+        ("free spaces equal to enumeration", lambda stop: spaces(given.spaces, given.limit, stop)),
+        ("constrained spaces equal to enumeration", lambda stop: constrained(given.constrained, given.limit, stop)),
+        ("nests whose counts equal their execution", lambda stop: (nests(given.nests, stop),) * 2),
+    ):
+        started = time.process_time()
+        found, seeds = part(started + given.seconds)
+        rows.append((name, found, seeds, f"{time.process_time() - started:.0f}"))
+        print(*rows[-1], sep=", ", flush=True)
+    lines = table(["what", "equal", "seeds tried", "CPU s"], rows)
+    command = f"python benchmarks/mapping/exhaustive.py {' '.join(sys.argv[1:])}"
+    print(write("exhaustive", "Proofs and counts against enumeration and execution", [f"`{command}`", "", *lines]))
+
+
+if __name__ == "__main__":
+    main()
