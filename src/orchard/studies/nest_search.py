@@ -9,7 +9,7 @@ ports can bind) words per port limit.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal
 
@@ -571,10 +571,11 @@ class NestModel:
 
     # -- moves ---------------------------------------------------------------------------------------------------------
     def _cross(self, slot: Slot, batch: Batch, fan: FanOut, best: float) -> Iterator[tuple[Slot, Batch]]:
-        stage, _, waiting = _parts(slot)
+        stage, mask, waiting = _parts(slot)
         if len(batch) == 0:
             return
         spread = self.spread[fan.name]
+        batch, source = self._interleaved(stage, mask, waiting, batch)
         onward: Slot = (stage + 1, 0, waiting)
         least = {name: values.min(axis=0, keepdims=True) for name, values in batch.carried.items()}
         hopeful = np.flatnonzero(self._way_bounds(slot, least, spread.copies)[0] < best)
@@ -593,7 +594,34 @@ class NestModel:
                 )
             origin, way, idx = origin[fits], way[fits], idx[fits]
             if len(origin):
-                yield onward, self._crossed(onward, stage, batch, origin, way, idx, spread)
+                crossed = self._crossed(onward, stage, batch, origin, way, idx, spread)
+                yield onward, replace(crossed, origin=source[crossed.origin])
+
+    def _interleaved(self, stage: int, mask: int, waiting: int, batch: Batch) -> tuple[Batch, Ints]:
+        """Rows (and which of `batch` they grew from) as they are, and with loops over dims of strided windows between the tiles and the copies: windows with holes of
+        copies that stand further apart may share words that neighbouring ones do not. (Without holes they share least when apart,
+        so that such loops may wait, as others do.)"""
+        frozen = self.flow_words.relevant[self.flows[waiting].tensor] if waiting >= 0 else []
+        open_flows = [f for i, f in enumerate(self.flows) if f"snap{i}" in batch.carried or i == waiting]
+        strided = {
+            d
+            for f in open_flows if stage in self._fans_between(f) and self._shares(self.stages[stage], f.tensor)
+            for axis, at in self.flow_words.windows[f.tensor] if any(c > 1 for c, _ in axis.terms)
+            for d in at if d is not None
+        }  # fmt: skip
+        source = np.arange(len(batch))
+        for d in sorted(strided - set(frozen)):
+            starts, counts, flat = self.lattice.raises[d]
+            now = batch.carried["idx"][:, d]
+            rows = np.repeat(np.arange(len(now)), counts[now])
+            first = np.repeat(np.cumsum(counts[now]) - counts[now], counts[now])
+            grown = batch.take(rows)
+            grown.carried["idx"] = grown.carried["idx"].copy()
+            grown.carried["idx"][:, d] = flat[starts[now[rows]] + np.arange(len(rows)) - first]
+            good = self._fits_outside(stage, self.lattice.values(grown.carried["idx"]))
+            good &= self._obeying(grown.carried, self._region(stage, mask), batch.carried["idx"][rows])
+            batch, source = grown.take(good), source[rows[good]]
+        return batch, source
 
     def _multiply(
         self, idx: NDArray[np.int16], spread: Spread, origin: Ints, way: Ints
@@ -972,7 +1000,9 @@ class NestModel:
             words = move.split()
             if words[0] == "cross":
                 stage = _parts(slot)[0] - 1
-                inner_first += self._spatial(self.stages[stage], now, int(row["way"]))
+                below = self._below(self.stages[stage], row)
+                inner_first += self._temporal(now, below)
+                inner_first += self._spatial(self.stages[stage], below, int(row["way"]))
                 now = row["idx"].astype(np.int64)
                 continue
             slide = int(row["slide"]) if words[0] in ("place", "close") else -1
@@ -1001,6 +1031,12 @@ class NestModel:
                 region = getattr(nodes[end], "level", region)
             start = end + 1
         return Nest(tuple(result))
+
+    def _below(self, fan: Level | FanOut, row: dict[str, Any]) -> Ints:
+        """Candidates of one copy's tile, from the tile of all copies."""
+        copies = self.spread[fan.name].copies[int(row["way"])]
+        tiles = [int(t[i]) // int(n) for t, i, n in zip(self.lattice.tiles, row["idx"], copies)]
+        return np.array([self.lattice.lookup[d][t] for d, t in enumerate(tiles)], dtype=np.int64)
 
     def _temporal(self, low: Ints, high: Ints) -> list[Loop | Keep]:
         return [
