@@ -1,4 +1,4 @@
-"""Orchard and its peers on the shipped jobs, in one run on one machine, import excluded: wall and CPU time of the search, and EDP.
+"""Orchard and its peers on the shipped jobs, in one run on one machine: wall and CPU time of the search without import, and EDP.
 
     python benchmarks/mapping/compare.py --accelforge /path/to/python3.12 --jobs J1,J1T,J2 --timeout 300
 
@@ -42,7 +42,8 @@ rules = constraints_from(parse_constraints([rule] if rule else []), problem, arc
 started, cpu = time.perf_counter(), time.process_time()
 best = map_op(problem, arch, "edp", factors=factors, constraints=rules)
 print(json.dumps({"search_s": time.perf_counter() - started, "cpu_s": time.process_time() - cpu, "optimal": best.optimal,
-                  "energy_pj": best.estimate.energy_pj, "latency_cycles": best.estimate.latency_cycles, "edp": best.estimate.edp}))
+                  "energy_pj": best.estimate.energy_pj, "latency_cycles": best.estimate.latency_cycles,
+                  "edp": best.estimate.edp}))
 """
 
 

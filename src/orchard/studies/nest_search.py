@@ -598,16 +598,17 @@ class NestModel:
                 yield onward, replace(crossed, origin=source[crossed.origin])
 
     def _interleaved(self, stage: int, mask: int, waiting: int, batch: Batch) -> tuple[Batch, Ints]:
-        """Rows (and which of `batch` they grew from) as they are, and with loops over dims of strided windows between the tiles and the copies: windows with holes of
-        copies that stand further apart may share words that neighbouring ones do not. (Without holes they share least when apart,
-        so that such loops may wait, as others do.)"""
+        """Rows (and which of `batch` they grew from) as they are, and with loops over dims of strided windows between the tiles
+        and the copies: windows with holes of copies that stand further apart may share words that neighbouring ones do not. This
+        only concerns dims whose steps are no multiple of another dim's (2*p + r: copies along r, two apart), and tiles that leave
+        copies along them: other copies share least when apart, so that such loops may wait, as all others do."""
         frozen = self.flow_words.relevant[self.flows[waiting].tensor] if waiting >= 0 else []
         open_flows = [f for i, f in enumerate(self.flows) if f"snap{i}" in batch.carried or i == waiting]
         strided = {
             d
             for f in open_flows if stage in self._fans_between(f) and self._shares(self.stages[stage], f.tensor)
-            for axis, at in self.flow_words.windows[f.tensor] if any(c > 1 for c, _ in axis.terms)
-            for d in at if d is not None
+            for axis, at in self.flow_words.windows[f.tensor]
+            for (c, _), d in zip(axis.terms, at) if d is not None and any(c % other for other, _ in axis.terms)
         }  # fmt: skip
         source = np.arange(len(batch))
         for d in sorted(strided - set(frozen)):
@@ -619,6 +620,7 @@ class NestModel:
             grown.carried["idx"] = grown.carried["idx"].copy()
             grown.carried["idx"][:, d] = flat[starts[now[rows]] + np.arange(len(rows)) - first]
             good = self._fits_outside(stage, self.lattice.values(grown.carried["idx"]))
+            good &= (grown.carried["idx"][:, d] < self.top[d]) | (grown.carried["idx"][:, d] == now[rows])
             good &= self._obeying(grown.carried, self._region(stage, mask), batch.carried["idx"][rows])
             batch, source = grown.take(good), source[rows[good]]
         return batch, source
