@@ -14,7 +14,7 @@ from orchard.units import OrchardError
 
 def validate(
     suite: Annotated[
-        str, typer.Option("--suite", help="Which measurements: llm, vision or kernels.", metavar="NAME")
+        str, typer.Option("--suite", help="Which measurements: llm, vision, kernels or sustained.", metavar="NAME")
     ] = "llm",
     rows: Annotated[
         Path | None, typer.Option("--rows", help="Another CSV with the columns of the packaged one.", metavar="FILE")
@@ -29,6 +29,9 @@ def validate(
     """Predicted against measured: the error table."""
     if plot is not None and not plot.absolute().parent.is_dir():
         raise OrchardError(f"--plot {str(plot)[:100]!r}: the folder {str(plot.parent)[:100]!r} does not exist")
+    if suite == "sustained":
+        _sustained(json, {"--rows": rows, "--refit": refit, "--plot": plot, "--markdown": markdown})
+        return
     from orchard.studies.validate import validate as run_validation
 
     report = run_validation(suite, rows_file=rows, refit=refit)
@@ -46,6 +49,22 @@ def validate(
         from orchard.report.validation import render_validation
 
         show(render_validation(report))
+
+
+def _sustained(json: bool, others: dict[str, object]) -> None:
+    """The simulator against sustained and shared workloads: a table of its own, for which the other options mean nothing."""
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise OrchardError(f"{given[0]}: the suite sustained has only --json")
+    from orchard.studies.sustained import compare_sustained
+
+    found = compare_sustained()
+    if json:
+        print_json(found.to_dict())
+    else:
+        from orchard.report.sustained import render_sustained
+
+        show(render_sustained(found))
 
 
 def write_plot(report: Any, path: Path) -> None:

@@ -782,6 +782,30 @@ class TraceCheck(_Versioned):
     threads: list[str]
 
 
+class SustainedRow(_Record):
+    id: str
+    part: str
+    chip: str
+    chassis: str
+    engine: str
+    workload: str
+    metric: str
+    at_s: float
+    measured: float
+    simulated: float | None
+    unit: str
+    error: float
+    source: str
+    notes: str
+
+
+class SustainedRecord(_Versioned):
+    """`orchard validate --suite sustained`."""
+
+    schema_name: Literal["orchard.sustained/1"] = Field(alias="schema")
+    rows: list[SustainedRow]
+
+
 class PlaceProof(_Record):
     bound: float
     gap: Share

@@ -233,12 +233,12 @@ class Simulator:
         self._stats = [EngineStats(e.name, e.units) for e in m.engines]
         horizon = self.horizon or 0
         self._tick_ps = round(m.tick_s * PS) if self.governor else max(1, horizon // ROWS)
-        columns = ("power_w", "dram_bytes_per_s", "die_c", "case_c", *(f"clock.{e.name}" for e in m.engines))
+        columns = ("power_w", "dram_bytes_per_s", "die_c", "case_c", "passes_per_s", *(f"clock.{e.name}" for e in m.engines))
         self.series = Series((*columns, *(f"busy.{e.name}" for e in m.engines)), self._tick_ps / PS)
         self._tick_dram = self._tick_user = 0.0
         self._tick_busy = [0] * len(m.engines)
         self._user_rate, self._user_since = 0.0, 0
-        self._ticked = 0
+        self._ticked = self._tick_passes = 0
         self._energy = self._user_j = self._idle_j = self._dram = self._user_bytes = 0.0
         self._peak_w = self._peak_dram_rate = self._throttled = 0.0
         self._most_die = self._most_case = -math.inf
@@ -551,11 +551,13 @@ class Simulator:
         die, case = self._temperatures()
         busy = [b / length for b in self._tick_busy]
         if length == self._tick_ps:
-            self.series.add([power, rate, die, case, *clocks, *busy])
+            passes = (sum(s.passes for s in self._streams) - self._tick_passes) / seconds
+            self.series.add([power, rate, die, case, passes, *clocks, *busy])
         if self.trace:
             self._trace_tick(length, power, rate, die, case, clocks)
         self._usage = [Usage() for _ in m.engines]
         self._tick_dram = self._tick_user = 0.0
+        self._tick_passes = sum(s.passes for s in self._streams)
         self._tick_busy = [0] * len(m.engines)
         self._ticked = self.now
         if self.say and self.horizon:

@@ -38,7 +38,7 @@ def machine_of(soc: SoC, chassis: str | None) -> Machine:
         engines=tuple(_engine(soc, hw, n) for n in names),
         dram_bytes_per_s=DRAM_SHARE * dram, port_bytes_per_s=PORT_RATIO * dram,
         dram_j_per_byte=soc.get("dram.energy") or 0.0, idle_w=IDLE_W if idle is None else idle,
-        chassis=None if housing is None else _chassis(housing),
+        chassis=None if housing is None else chassis_of(housing),
         limit_w=None if housing is None else soc.get("power.package_max"),
     )  # fmt: skip
 
@@ -52,7 +52,7 @@ def _engine(soc: SoC, hw: HardwareArrays, name: str) -> EngineSpec:
     )  # fmt: skip
 
 
-def _chassis(housing: Housing) -> Chassis:
+def chassis_of(housing: Housing) -> Chassis:
     def node(part: object) -> Node:
         from orchard.hw.chassis import ThermalNode
 

@@ -270,7 +270,7 @@ def _on_engine(spec: StreamSpec, engine: str, soc: SoC, overrides: Sequence[str]
     if (engine == "gpu" and not soc.has_gpu) or (engine == "ane" and not soc.has_ane):
         raise StudyError(f"{soc.id} has no {engine}")
     if spec.load is not None:
-        return _loaded(spec, soc, rate)
+        return loaded(spec, soc, rate)
     hw = HardwareArrays.of(soc)
     requests = [_request(spec, engine, chip, tuple(overrides), depth) for depth in _depths(spec)]
     plans = [make_plan(r) for r in requests]
@@ -299,7 +299,7 @@ def _placed(
     )  # fmt: skip
 
 
-def _loaded(spec: StreamSpec, soc: SoC, rate: float) -> Placed:
+def loaded(spec: StreamSpec, soc: SoC, rate: float) -> Placed:
     """A sized piece of work as a program of equal ops. Watts are what it draws above idle, its engine's own included."""
     load = spec.load
     assert load is not None
