@@ -80,7 +80,7 @@ def test_the_programme_finds_what_enumeration_finds(problem: PlacementProblem) -
 @settings(max_examples=80, deadline=None)
 @given(problems(capacities=False))
 def test_the_dynamic_programme_finds_what_enumeration_finds(problem: PlacementProblem) -> None:
-    found = solve_dynamic(problem)
+    found = solve_dynamic(problem, most_states=100_000)
     assert found is not None
     assert found.value == pytest.approx(cheapest(problem), rel=1e-9, abs=1e-12)
     assert found.gap == 0.0
@@ -128,7 +128,7 @@ def random_dag(nodes: int, seed: int, options: int = 3) -> PlacementProblem:
 def test_both_solvers_agree_where_enumeration_cannot_go() -> None:
     for seed in range(3):
         problem = chain_with_residuals(60, seed)
-        dynamic, programme = solve_dynamic(problem), solve_milp(problem)
+        dynamic, programme = solve_dynamic(problem, most_states=100_000), solve_milp(problem)
         assert dynamic is not None
         assert programme.value == pytest.approx(dynamic.value, rel=1e-7)
 

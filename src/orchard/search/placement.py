@@ -32,8 +32,8 @@ from orchard.search.errors import NoPlacement
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
-MOST_STATES = 4_000
-"""States of the dynamic programme per node before `solve` turns to the MILP: about a millisecond each way on one core."""
+MOST_STATES = 300
+"""States of the dynamic programme at one node from which `solve` turns to the MILP, which then takes less time."""
 ROUNDING = 1e-9
 """Relative gap below which two sums of the same float terms in another order count as equal."""
 
