@@ -161,6 +161,14 @@ def test_a_value_enters_an_option_once_for_all_its_readers() -> None:
     assert net_cost(net, np.array([1, 0, 1, 0])) == 6.0
 
 
+@pytest.mark.parametrize(("cost", "charge"), [(0.0, 1.0), (0.0, 0.0), (1e-9, 0.0), (1e9, 1.0)])
+def test_costs_of_any_size_are_solved(cost: float, charge: float) -> None:
+    problem = PlacementProblem(cost=np.array([[cost]]), charges=(Charge((0,), (0,), charge),))
+    found = solve_milp(problem)
+    assert found.value == cost + charge
+    assert found.bound == pytest.approx(found.value, rel=1e-6)
+
+
 def test_a_capacity_moves_the_node_that_is_cheapest_to_move() -> None:
     cost = np.array([[9.0, 1.0], [4.0, 1.0], [9.0, 1.0]])
     usage = np.array([[0.0, 2.0], [0.0, 2.0], [0.0, 2.0]])

@@ -304,9 +304,7 @@ def solve_milp(problem: PlacementProblem, *, time_limit_s: float = 30.0) -> Solv
 
     _check(problem)
     model = _Rows(problem)
-    finite = problem.cost[np.isfinite(problem.cost)]
-    largest = max(float(np.abs(problem.cost.min(axis=1)).sum()), float(np.abs(finite).max()))
-    scale = 1e4 / (largest or float(np.abs(model.objective).max()) or 1.0)
+    scale = _scale(problem)
     matrix, low, high = model.constraints()
     result = milp(
         model.objective * scale,
@@ -323,6 +321,12 @@ def solve_milp(problem: PlacementProblem, *, time_limit_s: float = 30.0) -> Solv
     bound = float(result.mip_dual_bound) / scale if result.mip_dual_bound is not None else -math.inf
     nodes = int(result.mip_node_count or 0)
     return Solved(choice=choice, value=value, bound=min(bound, value), method="MILP (HiGHS)", explored=nodes)
+
+
+def _scale(problem: PlacementProblem) -> float:
+    """Brings costs near 10^4 for the solver, whose tolerances are absolute: measured by the choice of least own costs."""
+    known = replace(problem, capacities=()).value(np.asarray(problem.cost.argmin(axis=1), dtype=np.int64))
+    return 1e4 / known if known > 1e-290 else 1.0
 
 
 @dataclass
