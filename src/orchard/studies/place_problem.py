@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from orchard.cost.eligibility import Finding, ane_findings
+from orchard.cost.eligibility import Finding
 from orchard.cost.engine_prices import EnginePrices, price_launches
 from orchard.cost.evaluate import Call
 from orchard.cost.handover import HandOverPrices
@@ -25,6 +25,7 @@ from orchard.hw import HardwareArrays, SoC
 from orchard.ir import Graph, Role, value_of
 from orchard.search.placement import Capacity, Charge, Net, PlacementProblem
 from orchard.studies.errors import StudyError
+from orchard.studies.inspect import engine_findings
 from orchard.studies.memory import memory_limit
 from orchard.studies.predict import Plan, chip_of, lowered, make_plan, stored_in_low_bits
 from orchard.studies.request import Request
@@ -220,22 +221,28 @@ def _part(
         name=name, graphs=graphs, units=units, first=first, times=times, prices=prices,
         calls=max((tuple(plans[o.engine].phases[name]) for o in options), key=lambda calls: len(calls)),
         launch_units={o: np.array([units.unit_of[k.ops[0]] for k in ks], dtype=np.int64) for o, ks in launches.items()},
-        blocked={o: _blocked(graphs[o.precision], units, plans[o.engine], soc, name) for o in options},
+        blocked=_blocked(graphs, units, plans, options, soc, name),
     )  # fmt: skip
 
 
-def _blocked(graph: Graph, units: Units, plan: Plan, soc: SoC, phase: str) -> dict[int, tuple[Finding, ...]]:
-    """Per unit the findings that keep it off the plan's engine, sizes fixed to those of the phase's largest call."""
-    taken = TAKEN.get(plan.profile.runtime, ())
-    largest = max(plan.phases[phase], key=lambda c: (c.bindings.get("T", 1), c.bindings.get("S", 1))).bindings
-    found: dict[int, list[Finding]] = {}
-    if plan.profile.engine != "ane":
-        return {}
-    bound = graph.bind({k: v for k, v in largest.items() if k in graph.symbols})
-    for finding in ane_findings(bound, max_dim=int(soc.get("ane.max_dim") or 16384)):
-        if finding.blocks and finding.kind not in taken:
-            found.setdefault(units.unit_of[finding.op], []).append(finding)
-    return {unit: tuple(reasons) for unit, reasons in found.items()}
+def _blocked(
+    graphs: Mapping[str, Graph], units: Units, plans: Mapping[str, Plan], options: Sequence[Option], soc: SoC, phase: str
+) -> dict[Option, dict[int, tuple[Finding, ...]]]:
+    """For each option the units that findings keep off its engine, sizes fixed to those of the phase's largest call."""
+    calls = next(iter(plans.values())).phases[phase]
+    largest = max(calls, key=lambda c: (c.bindings.get("T", 1), c.bindings.get("S", 1))).bindings
+    found: dict[Option, dict[int, tuple[Finding, ...]]] = {}
+    for precision, graph in graphs.items():
+        bound = graph.bind({k: v for k, v in largest.items() if k in graph.symbols})
+        by_engine = engine_findings(bound, soc)
+        for option in (o for o in options if o.precision == precision):
+            taken = TAKEN.get(plans[option.engine].profile.runtime, ())
+            units_of: dict[int, list[Finding]] = {}
+            for finding in by_engine[option.engine]:
+                if finding.blocks and finding.kind not in taken:
+                    units_of.setdefault(units.unit_of[finding.op], []).append(finding)
+            found[option] = {unit: tuple(reasons) for unit, reasons in units_of.items()}
+    return found
 
 
 def _assemble(
