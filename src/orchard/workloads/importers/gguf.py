@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from orchard.ir import Graph, Role
-from orchard.units import find_format
+from orchard.units import find_format, number_format
 from orchard.workloads.importers.errors import ImportError_
 from orchard.workloads.importers.files import mapped
 from orchard.workloads.importers.lowering import Imported, WeightInfo
 from orchard.workloads.importers.weights import stored_bytes
+from orchard.workloads.quantize import weight_shapes
 
 FORMATS = {
     0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 9: "q8_1", 10: "q2_k", 11: "q3_k",
@@ -248,7 +249,7 @@ def _decoder(path: Path, header: Header) -> tuple[Graph, list[str]]:
     except ModelError as error:
         raise ImportError_(f"{path}: {error}") from None
     formats, unmatched = _formats(graph, tensors)
-    warnings += list(config.warnings)
+    warnings += list(config.warnings) + _whole_blocks(graph, formats)
     if unmatched:
         warnings.append(f"{len(unmatched)} weights have no tensor in the file and keep f16: {', '.join(unmatched[:4])}")
     return graph.with_formats(formats), warnings
@@ -372,6 +373,21 @@ def _formats(graph: Graph, tensors: Mapping[str, StoredTensor]) -> tuple[dict[st
         else:
             unmatched.append(weight.name)
     return formats, unmatched
+
+
+def _whole_blocks(graph: Graph, formats: dict[str, str]) -> list[str]:
+    """Latent attention reads its key matrix the other way round than a file with one `attn_kv_b` stores it; where the blocks
+    of its format do not fit that way, the next format whose blocks do stands in. Changes `formats`; returns a warning."""
+    replaced: dict[str, str] = {}
+    for name, shape in weight_shapes(graph).items():
+        format = number_format(formats.get(name, "f16"))
+        if format.pads or not shape or shape[-1] % format.block == 0:
+            continue
+        fitting = (number_format(n) for n in ("q4_0", "q5_0", "q8_0", "f16"))
+        formats[name] = next(f.name for f in fitting if f.bits >= min(format.bits, 16) and shape[-1] % f.block == 0)
+        replaced[format.name] = formats[name]
+    listed = ", ".join(f"{a} as {b}" for a, b in replaced.items())
+    return [f"blocks do not fit the way latent attention reads its keys; counted: {listed}"] if replaced else []
 
 
 def _stored(part: str, layer: int | None, name: str, tensors: Mapping[str, StoredTensor]) -> StoredTensor | None:
