@@ -384,7 +384,7 @@ def _whole_blocks(graph: Graph, formats: dict[str, str]) -> list[str]:
         if format.pads or not shape or shape[-1] % format.block == 0:
             continue
         fitting = (number_format(n) for n in ("q4_0", "q5_0", "q8_0", "f16"))
-        formats[name] = next(f.name for f in fitting if f.bits >= min(format.bits, 16) and shape[-1] % f.block == 0)
+        formats[name] = next(f.name for f in fitting if (f.bits >= format.bits or f.name == "f16") and shape[-1] % f.block == 0)
         replaced[format.name] = formats[name]
     listed = ", ".join(f"{a} as {b}" for a, b in replaced.items())
     return [f"blocks do not fit the way latent attention reads its keys; counted: {listed}"] if replaced else []
