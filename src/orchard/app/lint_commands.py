@@ -6,21 +6,29 @@ from typing import Annotated
 
 import typer
 
-from orchard.app.options import AsJson, ChipOption, ModelArgument
+from orchard.app.options import AsJson, Assume, Batch, ChipOption, Inputs, ModelArgument, Prompt, Weights
 
 
 def lint_command(
     model: ModelArgument,
     chip: ChipOption,
-    target: Annotated[str, typer.Option("--target", help="The engine: ane.", metavar="ENGINE")] = "ane",
+    target: Annotated[str, typer.Option("--target", help="The engine: ane, gpu or cpu.", metavar="ENGINE")] = "ane",
+    input: Inputs = None,
+    weights: Weights = None,
+    batch: Batch = 1,
+    prompt: Prompt = 512,
+    assume_elementwise: Assume = None,
     json: AsJson = False,
 ) -> None:
-    """What keeps ops of a model off an engine or slows them there, and what to change."""
+    """What keeps ops of a model off an engine or slows them there, what to change, and what that saves."""
     from orchard.app.output import print_json, print_text
     from orchard.report.lint import lint_record, render_lint
     from orchard.studies.lint import lint
 
-    report = lint(model, chip, target=target)
+    report = lint(
+        model, chip, target=target, inputs=tuple(input or ()), weights=weights, batch=batch, prompt=prompt,
+        assume_elementwise=tuple(assume_elementwise or ()),
+    )  # fmt: skip
     if json:
         print_json(lint_record(report))
     else:

@@ -391,6 +391,7 @@ class LintPart(_Record):
     source: str
     ops: int
     first: str
+    gain_s: float | None
 
 
 class Lint(_Versioned):
@@ -402,6 +403,10 @@ class Lint(_Versioned):
     target: str
     ops: int
     groups: list[LintPart]
+    fallback: str
+    now_s: float | None
+    then_s: float | None
+    notes: list[str]
 
 
 class SiliconChip(_Record):

@@ -46,6 +46,8 @@ def import_coreml(
             outputs, weights = program.run(), program.count()
             kind = "coreml"
         elif network is not None:
+            if model.description is None:
+                raise ImportError_(f"{path}: a network without a description of its inputs; the file is damaged")
             walker = Network(network, model.description, low)
             outputs, weights = walker.run(), walker.weights
             kind = "coreml-neuralnetwork"
