@@ -186,17 +186,17 @@ def test_building_is_fast():
 
 
 def _seconds(config) -> float:
-    start = time.perf_counter()
+    start = time.process_time()
     build_decoder(config)
-    return time.perf_counter() - start
+    return time.process_time() - start
 
 
 def test_loading_one_model_is_fast():
     catalog.entry("Qwen/Qwen3-4B")
-    start = time.perf_counter()
+    start = time.process_time()
     config = catalog.entry("google/gemma-3-4b-it")
     catalog.decoder_config(config.name, config.architecture, config.fields)
-    assert time.perf_counter() - start < 0.02
+    assert time.process_time() - start < 0.02
 
 
 def test_graphs_are_built_once():
