@@ -1,0 +1,133 @@
+"""Processor seconds to import a transformer from ONNX, and to predict the imported graph.
+
+Run: python benchmarks/importers/speed.py
+
+Targets: 12 layers in 2 s, a graph of 1,000 ops in 50 ms. Recorded: speed.out.
+"""
+
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from onnx import TensorProto, helper, numpy_helper
+
+from orchard.studies import predict
+from orchard.studies.predict import make_plan
+from orchard.studies.request import Request
+from orchard.workloads.importers import import_model
+
+N = helper.make_node
+
+
+def transformer(layers: int, d: int = 768, heads: int = 12, t: int = 128):
+    """A decomposed encoder as exporters write it: 49 nodes a layer, weights as external data that nobody opens."""
+    nodes, weights = [], {}
+
+    def w(name, *shape):
+        weights[name] = shape
+        return name
+
+    constants = {
+        "shape4": np.array([1, t, heads, d // heads]),
+        "shape3": np.array([1, t, d]),
+        "two": np.float32(2),
+        "eps": np.float32(1e-5),
+        "scale": np.float32(8),
+        "r2": np.float32(2**0.5),
+        "one": np.float32(1),
+        "half": np.float32(0.5),
+    }
+
+    def norm(x, p):
+        nodes.extend(
+            [
+                N("ReduceMean", [x], [p + "m"], axes=[-1]),
+                N("Sub", [x, p + "m"], [p + "c"]),
+                N("Pow", [p + "c", "two"], [p + "p"]),
+                N("ReduceMean", [p + "p"], [p + "v"], axes=[-1]),
+                N("Add", [p + "v", "eps"], [p + "e"]),
+                N("Sqrt", [p + "e"], [p + "d"]),
+                N("Div", [p + "c", p + "d"], [p + "n"]),
+                N("Mul", [p + "n", w(p + "g", d)], [p + "h"]),
+                N("Add", [p + "h", w(p + "b", d)], [p + "o"]),
+            ]
+        )
+        return p + "o"
+
+    def linear(x, p, rows, columns):
+        nodes.extend(
+            [
+                N("MatMul", [x, w(p + "w", rows, columns)], [p + "y"]),
+                N("Add", [p + "y", w(p + "b", columns)], [p + "z"]),
+            ]
+        )
+        return p + "z"
+
+    x = "x"
+    for i in range(layers):
+        p = f"l{i}_"
+        h, parts = norm(x, p + "n1"), {}
+        for k in "qkv":
+            y = linear(h, p + k, d, d)
+            nodes.append(N("Reshape", [y, "shape4"], [p + k + "r"]))
+            nodes.append(N("Transpose", [p + k + "r"], [p + k + "t"], perm=[0, 2, 3, 1] if k == "k" else [0, 2, 1, 3]))
+            parts[k] = p + k + "t"
+        nodes.extend(
+            [
+                N("MatMul", [parts["q"], parts["k"]], [p + "s"]),
+                N("Div", [p + "s", "scale"], [p + "sd"]),
+                N("Softmax", [p + "sd"], [p + "sm"], axis=-1),
+                N("MatMul", [p + "sm", parts["v"]], [p + "a"]),
+                N("Transpose", [p + "a"], [p + "at"], perm=[0, 2, 1, 3]),
+                N("Reshape", [p + "at", "shape3"], [p + "ar"]),
+            ]
+        )
+        nodes.append(N("Add", [x, linear(p + "ar", p + "o", d, d)], [p + "x1"]))
+        u = linear(norm(p + "x1", p + "n2"), p + "u", d, 4 * d)
+        nodes.extend(
+            [
+                N("Div", [u, "r2"], [p + "g1"]),
+                N("Erf", [p + "g1"], [p + "g2"]),
+                N("Add", [p + "g2", "one"], [p + "g3"]),
+                N("Mul", [u, p + "g3"], [p + "g4"]),
+                N("Mul", [p + "g4", "half"], [p + "g5"]),
+            ]
+        )
+        nodes.append(N("Add", [p + "x1", linear(p + "g5", p + "f", 4 * d, d)], [p + "x2"]))
+        x = p + "x2"
+    stored = [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items()]
+    for name, shape in weights.items():
+        tensor = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=shape, data_location=TensorProto.EXTERNAL)
+        tensor.external_data.add(key="location", value="w.bin")
+        stored.append(tensor)
+    graph = helper.make_graph(
+        nodes,
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, t, d])],
+        [helper.make_tensor_value_info(x, TensorProto.FLOAT, None)],
+        stored,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+
+
+def main() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for layers in (12, 80):
+            path = Path(folder) / f"{layers}.onnx"
+            path.write_bytes(transformer(layers).SerializeToString())
+            start = time.process_time()
+            graph = import_model(path).graph
+            imported = time.process_time() - start
+            request = Request(model=str(path), chip="m4")
+            make_plan(request)
+            predict._TABLES.clear()
+            start = time.process_time()
+            predict.answer(request)
+            print(
+                f"{layers} layers, {len(graph.ops)} ops: import {imported:.2f} s, prediction {1e3 * (time.process_time() - start):.0f} ms"
+            )
+
+
+if __name__ == "__main__":
+    main()
