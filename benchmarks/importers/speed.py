@@ -124,9 +124,8 @@ def main() -> None:
             predict._TABLES.clear()
             start = time.process_time()
             predict.answer(request)
-            print(
-                f"{layers} layers, {len(graph.ops)} ops: import {imported:.2f} s, prediction {1e3 * (time.process_time() - start):.0f} ms"
-            )
+            took = 1e3 * (time.process_time() - start)
+            print(f"{layers} layers, {len(graph.ops)} ops: import {imported:.2f} s, prediction {took:.0f} ms")
 
 
 if __name__ == "__main__":
