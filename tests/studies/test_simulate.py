@@ -12,6 +12,7 @@ from orchard.cost.evaluate import Call
 from orchard.hw import HardwareArrays, load_chip
 from orchard.sim import PS
 from orchard.studies.errors import StudyError
+from orchard.studies.place import place
 from orchard.studies.predict import make_plan, predict
 from orchard.studies.programs import Programs, _repeats, execution_order
 from orchard.studies.request import Request
@@ -150,3 +151,29 @@ def test_repeats_keep_the_total() -> None:
     assert _repeats([1 / 3, 1 / 3, 1 / 3], 128) == [43, 42, 43]
     assert _repeats([1.5, 1.5], None) == [2, 1]
     assert sum(_repeats([Call({}, 0.25).weight] * 4, 7)) == 7
+
+
+SPLIT: list[dict[str, Any]] = [
+    {"model": "mobilenet-v2-1.0"},
+    {"model": "qwen3-0.6b", "weights": "q4_0", "prompt": 64, "generate": 6},
+]
+
+
+@pytest.mark.parametrize("model", SPLIT)
+def test_a_split_request_takes_what_its_placement_says(model: dict[str, Any]) -> None:
+    """`engine: split` runs each op where `orchard place` puts it, hand-overs included."""
+    placement = place(**model, chip="m4", explain=False)
+    found = simulate(
+        scenario({"name": "f", "engine": "split", "think": "9s", **model}), "m4", seconds=1.0, chassis="none"
+    )
+    assert set(found.placed[0].engine.split("+")) == {e for p in placement.phases for e in p.plan.engines}
+    assert found.outcome.streams[0].latency.mean == pytest.approx(placement.total_s, rel=0.01)
+
+
+def test_a_pipeline_runs_its_parts_as_often_as_they_run() -> None:
+    """Stable Diffusion: one request is one picture."""
+    picture = {"model": "small-stable-diffusion-v0", "engine": "ane", "steps": 3}
+    found = simulate(scenario({"name": "p", "think": "9s", **picture}), "m2", seconds=0.01, chassis="none")
+    assert found.placed[0].service_s == pytest.approx(
+        predict(**picture, chip="m2").phases["inference"].latency_s, rel=0.01
+    )

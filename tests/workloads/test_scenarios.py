@@ -52,7 +52,7 @@ def test_quantities_and_kinds_of_arrival(tmp_path: Path) -> None:
     ("streams", "complaint"),
     [
         ([], "has no streams"),
-        ([{**FRAMES, "engine": "npu"}], "engine 'npu' is not known; expected cpu, gpu, ane or auto"),
+        ([{**FRAMES, "engine": "npu"}], "engine 'npu' is not known; expected cpu, gpu, ane, auto or split"),
         ([{**FRAMES, "evry": 1}], "'evry' is not known; did you mean 'every'|'evry' is not known"),
         ([{"name": "a", "model": "resnet18"}], "got none of every, poisson"),
         ([{**FRAMES, "poisson": 3}], "got every and poisson"),

@@ -28,7 +28,8 @@ def render_sustained(found: Sustained) -> RenderableType:
         ]
     note = (
         "off: simulated minus measured, in points of a share or a factor (100 = 1);\n"
-        "for times, the share kept at the measured moment. `--json` has sources and notes."
+        "for times, the share kept at the measured moment; for pipelines, per cent.\n"
+        "`--json` has sources and notes."
     )
     return stacked(*parts, Text(note, style="dim"))
 
@@ -37,6 +38,12 @@ def _row(c: Compared) -> tuple[str, ...]:
     row = c.row
     at = f" {number(row.at_s)} s" if row.at_s else ""
     here = "never" if c.simulated is None else number(c.simulated)
-    workload = row.workload.removeprefix("decode ").split(" ml")[0].split(" coreml")[0]
+    workload = (
+        row.workload.removeprefix("decode ")
+        .removeprefix("pipeline ")
+        .replace("stable-diffusion-", "SD ")
+        .split(" ml")[0]
+        .split(" coreml")[0]
+    )
     reading = row.metric.replace("time_to_lose_", "s to lose ").replace("_", " ") + at
     return (row.id, row.chip, row.engine, workload, reading, number(row.value), here, f"{100 * c.error:+.0f}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,10 @@ from orchard.sim.heat import Chassis, Node
 from orchard.sim.machine import EngineSpec, Machine, OperatingPoint
 from orchard.sim.program import PS, Call, Program, Stage, Workload, make_program
 from orchard.studies.predict import Plan, stored_in_low_bits
+
+if TYPE_CHECKING:
+    from orchard.studies.place import Placement
+    from orchard.studies.placed import PlacedPhase
 
 ENGINES = ("gpu", "ane", "cpu")
 IDLE_W = 0.3
@@ -76,11 +81,11 @@ class Programs:
         self._made: dict[tuple[str, tuple[tuple[str, int], ...]], Program] = {}
 
     def workload(self) -> Workload:
-        """One request of the plan: its prompt, then its generation, then whatever other phase it has."""
+        """One request of the plan: its phases in order, those of a pipeline as often as they run."""
         calls: list[Call] = []
         first = 0
         for phase in self.plan.phases:
-            made = self.calls(phase)
+            made = self.calls(phase) * round(self.plan.runs.get(phase, 1.0))
             calls += made
             if phase in ("prefill", "inference") and "decode" in self.plan.phases:
                 first += sum(c.repeats for c in made)
@@ -188,6 +193,72 @@ def _repeats(weights: Sequence[float], total: int | None) -> list[int]:
     scale = 1.0 if total is None else total / sum(weights)
     ends = np.rint(np.cumsum(np.asarray(weights) * scale)).astype(int).tolist()
     return [b - a for a, b in zip([0, *ends], ends)]
+
+
+def split_workload(
+    found: Placement, hw: HardwareArrays, name: str, runs: Mapping[str, float] | None = None
+) -> Workload:
+    """A request whose ops run where `orchard place` put them: a stage per run of launches on one engine. A hand-over is an op
+    of the engine that receives (caches: before the phase that reads them); what runtimes add per pass is submitted before its
+    first stage. Passes of a decode phase are equal. `runs`: how often each phase of a pipeline runs."""
+    stages: list[Stage] = []
+    first = 0
+    for phase in found.phases:
+        passes = max(1, round(phase.times * (runs or {}).get(phase.name, 1.0)))
+        once = _split_stages(phase, hw, f"{name} {phase.name}")
+        if phase.name == "decode" and (moved := sum(c.seconds for c in found.caches)) > 0:
+            stages.append(Stage(once[0].engine, (Call(_waiting(f"{name} caches", moved)),)))
+        if len(once) == 1:  # one engine: passes are repeats of one call
+            (call,) = once[0].calls
+            once = [Stage(once[0].engine, (Call(call.program, call.host_ps, passes),))]
+            stages += once
+        else:
+            stages += once * passes
+        if phase.name == "prefill":
+            first = sum(c.repeats for s in stages for c in s.calls)
+    return Workload(stages=tuple(stages), first_calls=first)
+
+
+def _waiting(name: str, seconds: float) -> Program:
+    """One op that occupies an engine and moves nothing that is counted."""
+    return make_program(
+        name, compute_s=[0.0], memory_s=[0.0], dispatch_s=[seconds], dram_bytes=[0.0], port_bytes=[0.0], joules=[0.0]
+    )
+
+
+def _split_stages(phase: PlacedPhase, hw: HardwareArrays, name: str) -> list[Stage]:
+    """Stages of one pass. Steps hold the seconds of all calls of a phase; they are scaled to one pass of it."""
+    total = sum(s.seconds for s in phase.steps)
+    scale = sum(phase.engine_s.values()) / total if total else 1.0
+    peak = DRAM_SHARE * float(hw["dram.bandwidth"])
+    stages = []
+    at = 0
+    host = round(phase.call_s * PS)
+    for run in phase.runs:
+        steps = phase.steps[at : at + run.launches]
+        at += run.launches
+        if not steps:
+            continue
+        rows = [
+            [getattr(s, field) * scale for s in steps] for field in ("compute_s", "memory_s", "dispatch_s", "joules")
+        ]
+        moved = [s.dram_bytes * scale for s in steps]
+        arithmetic = [
+            max(0.0, j - b * float(hw["dram.energy"]) - s.seconds * scale * float(active_watts(s.engine, hw)))
+            for j, b, s in zip(rows[3], moved, steps)
+        ]
+        served = [min(b, peak * s.seconds * scale) for b, s in zip(moved, steps)]
+        labels = [phase.plan.groups[s.group].ops[0] for s in steps]
+        into = [run.handover_s] if run.handover_s > 0 else []
+        zero = [0.0] * len(into)
+        program = make_program(
+            name, compute_s=zero + rows[0], memory_s=zero + rows[1], dispatch_s=into + rows[2], dram_bytes=zero + served,
+            port_bytes=zero + served, joules=zero + arithmetic, energy_bytes=zero + moved,
+            labels=["hand-over"] * len(into) + labels,
+        )  # fmt: skip
+        stages.append(Stage(run.engine, (Call(program, host),)))
+        host = 0
+    return stages
 
 
 def whole_calls(calls: Sequence[CostCall]) -> float:

@@ -18,8 +18,9 @@ from orchard.sim.results import Outcome, StreamStats
 from orchard.sim.simulator import MemoryUser, Simulator, Stream, Successor
 from orchard.sim.trace import TraceWriter
 from orchard.studies.errors import StudyError
+from orchard.studies.place import answer_placement
 from orchard.studies.predict import Plan, make_plan, memory_of
-from orchard.studies.programs import ENGINES, Programs, machine_of
+from orchard.studies.programs import ENGINES, Programs, machine_of, split_workload
 from orchard.studies.request import Request
 from orchard.studies.runtimes import engine_name
 from orchard.units import OrchardError, format_bytes, format_seconds
@@ -242,11 +243,19 @@ def place_streams(
     for spec in [*fixed, *free]:
         options = [spec.engine] if spec.engine != "auto" else [e.name for e in machine.engines]
         tried = _tried(spec, options, soc, overrides, chip, rates)
-        best = min(tried, key=lambda p: p.service_s / max(1e-3, 1.0 - loads[p.engine] - p.load))
-        units = next(e.units for e in machine.engines if e.name == best.engine)
-        loads[best.engine] += best.load / units
+        best = min(tried, key=lambda p: p.service_s / max(1e-3, 1.0 - loads.get(p.engine, 0.0) - p.load))
+        for used in best.engine.split("+"):
+            units = next(e.units for e in machine.engines if e.name == used)
+            loads[used] += _load_on(best, used) / units
         found[spec.name] = best
     return tuple(found[s.name] for s in scenario.streams)
+
+
+def _load_on(placed: Placed, engine: str) -> float:
+    """The part of one engine that a stream asks for."""
+    stages = [s for w in placed.workloads for s in w.stages if s.engine == engine]
+    work = sum(c.repeats * c.program.total_ps for s in stages for c in s.calls) / len(placed.workloads) / PS
+    return placed.rate_per_s * work
 
 
 def _tried(
@@ -271,6 +280,8 @@ def _on_engine(spec: StreamSpec, engine: str, soc: SoC, overrides: Sequence[str]
         raise StudyError(f"{soc.id} has no {engine}")
     if spec.load is not None:
         return loaded(spec, soc, rate)
+    if engine == "split":
+        return _split(spec, soc, overrides, chip, rate)
     hw = HardwareArrays.of(soc)
     requests = [_request(spec, engine, chip, tuple(overrides), depth) for depth in _depths(spec)]
     plans = [make_plan(r) for r in requests]
@@ -282,6 +293,21 @@ def _on_engine(spec: StreamSpec, engine: str, soc: SoC, overrides: Sequence[str]
     need = memory_of(plans[-1], soc, requests[-1])
     placed = replace(placed, bound_s=_bound(plans[0], hw), memory_bytes=need.total)
     _check_bounds(placed, _units(soc, engine))
+    return placed
+
+
+def _split(spec: StreamSpec, soc: SoC, overrides: Sequence[str], chip: str, rate: float) -> Placed:
+    """Each op on the engine that `orchard place` chooses for the least latency of the request alone."""
+    hw = HardwareArrays.of(soc)
+    requests = [_request(spec, "auto", chip, tuple(overrides), depth) for depth in _depths(spec)]
+    found = [answer_placement(r, explain=False) for r in requests]
+    runs = make_plan(requests[0]).runs
+    workloads = tuple(split_workload(f, hw, spec.name, runs) for f in found)
+    used = [e for e in ENGINES if any(s.engine == e for w in workloads for s in w.stages)]
+    placed = _placed(spec, "+".join(used), "placed", spec.model, workloads, rate)
+    bound = sum(p.bound_s * p.times * runs.get(p.name, 1.0) for p in found[0].phases)
+    placed = replace(placed, bound_s=bound, memory_bytes=int(found[-1].memory.total))
+    _check_bounds(placed, len(used))
     return placed
 
 
@@ -333,7 +359,8 @@ def _request(spec: StreamSpec, engine: str, chip: str, overrides: tuple[str, ...
     return Request(
         model=spec.model, chip=chip, runtime=spec.runtime, engine=engine, weights=spec.weights,
         activations=spec.activations, kv=spec.kv, batch=spec.batch, prompt=spec.prompt if sized else 128,
-        generate=spec.generate, depth=depth, threads=spec.threads, inputs=spec.inputs, overrides=overrides,
+        generate=spec.generate, depth=depth, threads=spec.threads, inputs=spec.inputs, steps=spec.steps,
+        overrides=overrides,
     )  # fmt: skip
 
 
@@ -356,7 +383,7 @@ def _bound(plan: Plan, hw: HardwareArrays) -> float:
     cache = float(hw.get("slc.size", 0.0) or 0.0)
     total = 0.0
     for name, calls in plan.phases.items():
-        steps = plan.tokens[name] if name == "decode" else 1
+        steps = plan.tokens[name] if name == "decode" else plan.runs.get(name, 1.0)
         total += steps * float(phase_bound(plan.table_of(name), calls, hw, plan.profile.engine, cache))
     return total
 

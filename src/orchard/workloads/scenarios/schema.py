@@ -7,7 +7,7 @@
     streams:
       - name: segmentation
         model: mobilenet-v4-conv-m    # any MODEL of `orchard predict`; or `load:`, a sized piece of work
-        engine: ane                   # cpu, gpu, ane, or auto (placed for you)
+        engine: ane                   # cpu, gpu, ane, auto (the best one) or split (each op where it is best)
         every: 33.3ms                 # or poisson: 5 (per second), think: 4s (closed loop), times: file.csv, after: other
         deadline: 33ms
         priority: 2
@@ -40,7 +40,7 @@ from orchard.workloads.errors import ModelError
 LONGEST_S = 86_400.0
 MOST_STREAMS = 64
 SHORTEST_S = 1e-6
-ENGINES = ("auto", "cpu", "gpu", "ane")
+ENGINES = ("auto", "split", "cpu", "gpu", "ane")
 _ARRIVALS = ("every", "poisson", "think", "times", "after")
 
 
@@ -107,6 +107,7 @@ class StreamSpec:
     generate: int = 0
     depth: int = 0
     threads: int | None = None
+    steps: int | None = None
     inputs: tuple[str, ...] = ()
     grow: bool = False
     context: int = 4096
@@ -175,7 +176,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 _TOP = ("name", "about", "chassis", "seconds", "streams", "memory_users", "sources")
 _STREAM = (
     "name", "model", "load", "engine", "runtime", "weights", "activations", "kv", "batch", "prompt", "generate", "depth",
-    "threads", "input", "grow", "context", "priority", "deadline", "limit", "offset", "jitter", "probability", "count",
+    "threads", "steps", "input", "grow", "context", "priority", "deadline", "limit", "offset", "jitter", "probability", "count",
     *_ARRIVALS,
 )  # fmt: skip
 _LOAD = ("engine", "time", "bytes", "watts", "ops")
@@ -216,9 +217,9 @@ def _stream(data: Mapping[str, Any], where: str, folder: Path) -> StreamSpec:
     whole = partial(_whole, data, where)
     load = _load(data["load"], f"{where}: load") if "load" in data else None
     engine = load.engine if load else str(data.get("engine", "auto")).lower()
-    if engine not in ENGINES or (load and engine == "auto"):
+    if engine not in ENGINES or (load and engine in ("auto", "split")):
         raise ScenarioError(
-            f"{where}: engine {engine!r} is not known; expected cpu, gpu, ane{'' if load else ' or auto'}"
+            f"{where}: engine {engine!r} is not known; expected cpu, gpu, ane{'' if load else ', auto or split'}"
         )
     deadline = data.get("deadline")
     return StreamSpec(
@@ -226,7 +227,8 @@ def _stream(data: Mapping[str, Any], where: str, folder: Path) -> StreamSpec:
         runtime=text("runtime"), weights=text("weights"), activations=text("activations") or "f16",
         kv=text("kv") or "f16", batch=whole("batch", 1, 1), prompt=whole("prompt", 0, 0),
         generate=whole("generate", 0, 0), depth=whole("depth", 0, 0),
-        threads=whole("threads", 1, 1) if "threads" in data else None, inputs=_inputs(data.get("input"), where),
+        threads=whole("threads", 1, 1) if "threads" in data else None,
+        steps=whole("steps", 1, 1) if "steps" in data else None, inputs=_inputs(data.get("input"), where),
         grow=_flag(data.get("grow", False), f"{where}: grow"), context=whole("context", 4096, 1),
         priority=whole("priority", 0, -100, 100), limit=whole("limit", 64, 1, 100_000),
         deadline_s=None if deadline is None else _seconds(deadline, f"{where}: deadline", LONGEST_S),
