@@ -47,7 +47,7 @@ Side = Literal["read", "write"]
 
 @dataclass(frozen=True, slots=True)
 class GroupCounts:
-    """Words per (level, tensor), MAC steps per op, vector operations, and the most words that the fusion level holds."""
+    """Words per (level, tensor), MAC steps per op, vector operations, words held in the fusion level."""
 
     traffic: Mapping[tuple[str, str], Traffic]
     steps: Mapping[int, int]
@@ -139,7 +139,7 @@ class _Counter:
         self._stream(op.output, results, "write")
         if not self.near(op.output) and op.output not in in_place(self.chain, self.group.first, self.group.last):
             own_tiles += shape.tile(op.output, index)
-        self.tiles_of_op[index] = own_tiles if self.mapping.level else 0
+        self.tiles_of_op[index] = own_tiles if self._home() != self.root else 0
         steps = shape.rescaled(index)
         if steps > 1:
             rows = results // self.chain.sizes[op.over or ""] * (steps - 1)
@@ -160,18 +160,14 @@ class _Counter:
     def _stream(self, tensor: str, words: int, side: Side) -> None:
         """Words between where the tensor lives and the vector unit."""
         assert self.arch.vector is not None
-        order = [level.name for level in self.arch.levels]
-        home = self.mapping.level if self.mapping.level and self._reaches() else self.root
+        home = self._home()
         if not self.near(tensor) and home != self.root:
             self._hop(tensor, self.root, home, words, side)
         self._port(tensor, home, words, side)
-        assert order.index(self.arch.vector.beside) >= order.index(home)
 
-    def _reaches(self) -> bool:
-        """Whether the unit stands at the fusion level or further in."""
-        assert self.arch.vector is not None
-        order = [level.name for level in self.arch.levels]
-        return order.index(self.arch.vector.beside) >= order.index(self.mapping.level or "")
+    def _home(self) -> str:
+        """Where the unit's words stop on their way: the fusion level, if the unit stands there or further in."""
+        return self.mapping.level if self.mapping.level and reaches(self.arch, self.mapping.level) else self.root
 
     def _hop(self, tensor: str, above: str, below: str, words: int, side: Side) -> None:
         reads, writes = Traffic(words, 0, words, 0), Traffic(0, words, 0, words)
@@ -184,6 +180,12 @@ class _Counter:
         if beside != home:
             self._hop(tensor, home, beside, words, side)
         self.traffic[beside, tensor] += Traffic(words, 0, words, 0) if side == "read" else Traffic(0, words, 0, words)
+
+
+def reaches(arch: Architecture, level: str) -> bool:
+    """Whether the vector unit stands at `level` or further in, so that words in that level need not leave it."""
+    order = [node.name for node in arch.levels]
+    return arch.vector is not None and order.index(arch.vector.beside) >= order.index(level)
 
 
 def _times(words: Traffic, n: int) -> Traffic:
@@ -226,6 +228,17 @@ def count_group(chain: Chain, arch: Architecture, mapping: FusedMapping, group: 
         held = {i: always + tiles[i] + counter.tiles_of_op.get(i, 0) for i in group.ops}
     iterations = counter.shape.iterations
     return GroupCounts(dict(counter.traffic), counter.steps, counter.macs, counter.vector_ops, held, iterations)
+
+
+def count_vector(chain: Chain, arch: Architecture, mapping: FusedMapping, group: Group) -> GroupCounts:
+    """Counts of a group's elementwise ops alone; `held_words` are their own tiles of tensors from outside."""
+    counter = _Counter(chain, arch, mapping, group)
+    for i in group.ops:
+        op = chain.ops[i]
+        if isinstance(op, VectorOp):
+            counter.vector(i, op)
+    traffic, iterations = dict(counter.traffic), counter.shape.iterations
+    return GroupCounts(traffic, {}, {}, counter.vector_ops, counter.tiles_of_op, iterations)
 
 
 def _always_held(chain: Chain, mapping: FusedMapping, group: Group) -> int:

@@ -109,9 +109,9 @@ def _attention(given: dict[str, str]) -> Chain:
     if kv < 1 or heads % kv:
         raise MappingError(f"attention: {kv} heads of K and V do not divide h={heads}")
     b = "b," if batch > 1 else ""
-    g, h = "g," if 1 < kv < heads else "", "h,"
-    shared = g if kv > 1 and g else "" if kv == 1 and heads > 1 else h
-    s, ks = f"{b}{g}{h}", f"{b}{shared}"
+    g = "g," if 1 < kv < heads else ""
+    shared = g or ("" if kv == 1 and heads > 1 else "h,")
+    s, ks = f"{b}{g}h,", f"{b}{shared}"
     score = f"S[{s}m,p] = Q[{s}m,e] * K[{ks}p,e]"
     soft = f"P[{s}m,p] = softmax[p](S[{s}m,p])"
     if opts.number("softmax", 1):
@@ -191,7 +191,8 @@ def _draft(text: str) -> _Draft:
     if not equals:
         raise MappingError(f"op {text[:80]!r}: expected 'C[m,n] = A[m,k] * B[k,n]' or 'P[m,n] = relu(S[m,n])'")
     vector = _VECTOR.match(right)
-    factors = re.split(r",(?![^\[]*\])", vector[3]) if vector is not None else re.split(r"\*(?![^\[]*\])", right)
+    sign, operands = (",", vector[3]) if vector is not None else (r"\*", right)
+    factors = re.split(sign + r"(?![^\[]*\])", operands)
     names, accesses = [], []
     for part in [*factors, left]:
         match = _TENSOR.match(part)

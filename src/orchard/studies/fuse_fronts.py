@@ -1,17 +1,18 @@
 """What each op of a chain can do below shared loops: one search per op, all tiles of the shared loops at once.
 
 The op's nest below the fusion level is searched by the moves of `orchard.studies.nest_search` on the whole op, with three
-differences. Any tensor may be left out of the fusion level's placing: it is then there already (an intermediate, or pinned by the
-shared loops). Tiles do not wait across the fusion level, because other ops run in between. And the search stops there: a finished
-row says which tiles the nest needs at least (`reach`), and stands for every tile of the shared loops that these divide. With
-tiles that divide one another the words of a flow depend on the tiles below it and on the dims' whole sizes only, so a row costs
-the same (over all iterations) under every one of these shared tiles; `orchard.cost.chain` counts it, and a test compares.
+differences. Any tensor may be left out of the fusion level's placing: it is then there already (an intermediate, or pinned by
+the shared loops). Tiles do not wait across the fusion level, because other ops run in between. And the search stops there: a
+finished row says which tiles the nest needs at least (`reach`), and stands for every tile of the shared loops that these divide.
+With tiles that divide one another the words of a flow depend on the tiles below it and on the dims' whole sizes only, so a row
+costs the same (over all iterations) under every one of these shared tiles; `orchard.cost.chain` counts it, and a test compares.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,6 +35,8 @@ class Rest:
     energy: float = 0.0  # pJ (or words of the outermost memory, for traffic)
     mac_cycles: float = 0.0  # adds to the op's MAC cycles
     floor_cycles: float = 0.0  # of any other resource
+    own_moved: float = 0.0  # of the op's external tensors, between the outermost memory and the fusion level
+    moved: Mapping[str, float] = field(default_factory=dict)  # the same by tensor
 
 
 class OpModel(NestModel):
@@ -85,6 +88,12 @@ class OpModel(NestModel):
                 if level.buffering != "single":
                     total = np.maximum(total, words[..., column] / rate)
         return self._combine(energy + self.rest.energy, total)
+
+    def _closed_rest(self, slot: Slot, carried: dict[str, NDArray[Any]]) -> Floats:
+        stage, mask, _ = _parts(slot)
+        held = self.held[self.fusion.name]
+        paid = [t for bit, t in enumerate(held) if mask >> bit & 1] if stage >= self.fusion_stage else []
+        return super()._closed_rest(slot, carried) + self.rest.own_moved - sum(self.rest.moved.get(t, 0.0) for t in paid)
 
     def placed(self, slot: Slot) -> frozenset[str]:
         """Tensors that a finished row loads into the fusion level itself."""
