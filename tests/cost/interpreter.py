@@ -14,7 +14,16 @@ Element = tuple[int, ...]
 
 
 class Machine:
-    def __init__(self, nest: Nest, problem: Problem, arch: Architecture, inputs: dict[str, dict[Element, int]]):
+    def __init__(
+        self,
+        nest: Nest,
+        problem: Problem,
+        arch: Architecture,
+        inputs: dict[str, dict[Element, int]],
+        roots: dict[str, str] | None = None,
+        partial: dict[Element, int] | None = None,
+    ):
+        """`roots`: tensors that start in another level than the outermost; `partial`: the output's sums so far."""
         self.nest, self.problem, self.arch = nest, problem, arch
         self.reads: dict = defaultdict(int)  # (level, tensor, copy)
         self.writes: dict = defaultdict(int)
@@ -22,11 +31,12 @@ class Machine:
         self.steps = 0
         self.macs = 0
         root = arch.levels[0].name
-        self.buffers: dict = {(root, t, ()): dict(v) for t, v in inputs.items()}
-        self.buffers[root, problem.output, ()] = {}
+        start = {t: (roots or {}).get(t, root) for t in problem.tensors}
+        self.buffers: dict = {(start[t], t, ()): dict(v) for t, v in inputs.items()}
+        self.buffers[start[problem.output], problem.output, ()] = dict(partial or {})
         for t in problem.tensors:
-            self.largest[root, t] = len(self.buffers[root, t, ()])
-        self.chain: dict[str, list[tuple[int, str]]] = {t: [(-1, root)] for t in problem.tensors}
+            self.largest[start[t], t] = len(self.buffers[start[t], t, ()])
+        self.chain: dict[str, list[tuple[int, str]]] = {t: [(-1, start[t])] for t in problem.tensors}
         for i, node in enumerate(nest.nodes):
             if isinstance(node, Keep):
                 self.chain[node.tensor].append((i, node.level))

@@ -12,10 +12,11 @@ from orchard.mapping import ImpossibleSpace, Keep, Loop, Nest, Problem
 from orchard.studies.map import objective_value
 
 
-def nests(problem, arch):
-    """every nest: orders of marks per level region, perfect loops anywhere between marks, spatial splits."""
+def nests(problem, arch, near=frozenset()):
+    """every nest: orders of marks per level region, perfect loops anywhere between marks, spatial splits. Tensors of `near` are in
+    the outermost memory on the chip already."""
     dims = problem.dims
-    arch.levels[1:]
+    first = arch.levels[1].name if len(arch.levels) > 1 else None
 
     def divs(n):
         return [d for d in range(1, n + 1) if n % d == 0]
@@ -55,7 +56,7 @@ def nests(problem, arch):
         if isinstance(n, FanOut):
             per.append([[("spatial", (n, a)) for a in n.axes]])
         else:
-            held = [t for t in problem.tensors if n.must_hold(problem.role(t))]
+            held = [t for t in problem.tensors if n.must_hold(problem.role(t)) and not (n.name == first and t in near)]
             per.append(
                 [
                     [x for t in o for x in (("gap", False), ("keep", Keep(n.name, t)))] + [("gap", False)]
