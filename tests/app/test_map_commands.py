@@ -121,3 +121,34 @@ def test_shipped_jobs_are_whole() -> None:
     layers = jobs()["J2"].ops
     assert (len(layers), sum(op.count for op in layers)) == (24, 54)
     assert sum(op.count * parse_op(op.op).macs for op in layers) == pytest.approx(4.09e9, rel=0.01)  # ResNet-50 v1.5
+
+
+def test_a_chain_says_what_stays_on_the_chip(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["map", "attention:h=2,m=64,p=64,e=16", "--fuse", "--arch", "A64"]) == 0
+    out = capsys.readouterr().out
+    assert "group S P O: S P in GLB" in out
+    assert "proven optimal" in out
+    assert "op by op through DRAM" in out
+
+
+def test_taking_turns_is_slower(capsys: pytest.CaptureFixture[str]) -> None:
+    found = []
+    for how in ("--vector-overlap", "--vector-turns"):
+        assert main(["map", "attention:h=2,m=64,p=64,e=16", "--fuse", "--arch", "A64", how, "--json"]) == 0
+        found.append(json.loads(capsys.readouterr().out))
+    assert found[0]["latency_cycles"] < found[1]["latency_cycles"]
+    assert [r["vector_overlap"] for r in found] == [True, False]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["map", "attention:h=2,m=64,p=64,e=16", "--arch", "A64"],
+        ["map", "attention:h=2,m=64,p=64", "--arch", "A64", "--fuse"],
+        ["map", "attention:h=2,m=64,p=64,e=16", "--arch", "E16", "--fuse"],
+        ["map", "gemm:m=64,k=64,n=64", "--arch", "E16", "--vector-turns"],
+    ],
+)
+def test_bad_chains_are_one_sentence_and_code_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1

@@ -129,7 +129,9 @@ class ChainMachine:
         for i in self.group.ops:
             op = self.chain.ops[i]
             dims = [x.dim for x in self.group.loops]
-            if isinstance(op, VectorOp) and op.over in dims and self.group.loops[dims.index(op.over)].tile < self.chain.sizes[op.over]:
+            if not isinstance(op, VectorOp) or op.over not in dims:
+                continue
+            if self.group.loops[dims.index(op.over)].tile < self.chain.sizes[op.over]:
                 outer = {x.dim: x.tile for x in self.group.loops[: dims.index(op.over)]}
                 total += math.prod(outer.get(d, self.chain.sizes[d]) for d in op.dims if d != op.over)
         return total

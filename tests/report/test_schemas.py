@@ -28,6 +28,7 @@ COMMANDS = {
         "map", "qwen3-0.6b", "--arch", "T128", "--op", "layers.0.ffn.up", "--objective", "latency", "--phase", "decode",
     ),
     "bounds": ("bounds", "gemm:m=8,k=8,n=8", "--arch", "E16"),
+    "map --fuse": ("map", "attention:h=2,m=64,p=64,e=16", "--fuse", "--arch", "A64"),
     "lint": ("lint", "qwen3-0.6b", "--chip", "m4"),
     "place": ("place", "whisper-tiny", "--chip", "a17pro"),
     "place, language model": ("place", "qwen3-0.6b", "--chip", "m4", "--objective", "energy", "--engines", "gpu,ane"),

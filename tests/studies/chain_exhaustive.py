@@ -9,14 +9,12 @@ import itertools
 import sys
 from pathlib import Path
 
-from orchard.cost.chain import estimate_chain
+from orchard.cost.chain import count_group, estimate_group
 from orchard.cost.nest import count
 from orchard.hw.arch import Architecture, Compute, FanOut, Level, VectorUnit
-from orchard.mapping import ImpossibleSpace, Problem
-from orchard.mapping.chain import VectorOp
+from orchard.mapping import Problem
 from orchard.mapping.chain_text import parse_chain
 from orchard.mapping.fused import FusedMapping, Group, Shape, SharedLoop, internal, outside, shared_dims
-from orchard.studies.fuse import chain_value
 
 sys.path.insert(0, str(Path(__file__).parent))
 from exhaustive import nests
@@ -35,10 +33,19 @@ class TooMany(Exception):  # noqa: N818 - a signal
     """More than the test has time for."""
 
 
+def pareto(rows):
+    """Rows (energy, cycles, traffic, …) that no other equals or beats in all three."""
+    kept = []
+    for row in sorted(rows, key=lambda r: r[:3]):
+        if not any(all(a <= b for a, b in zip(old[:3], row[:3])) for old in kept):
+            kept.append(row)
+    return kept
+
+
 class Brute:
     def __init__(self, chain, arch, objective, limit):
         self.chain, self.arch, self.objective, self.left = chain, arch, objective, limit
-        self.memo = {}
+        self.memo, self.done = {}, {}
         self.best = None
         self.tried = 0
 
@@ -57,20 +64,35 @@ class Brute:
         return self.best, self.tried
 
     def cut(self, spans, whole):
-        per_group = [list(self.groups(a, b, whole)) for a, b in spans]
-        for groups in itertools.product(*per_group):
-            self.tried += 1
-            self.left -= 1
-            if self.left < 0:
-                raise TooMany
-            mapping = FusedMapping(groups, self.arch.levels[1].name, whole)
-            try:
-                cost = estimate_chain(mapping, self.chain, self.arch)
-            except ImpossibleSpace:
-                continue
-            value = chain_value(self.objective, cost, self.arch)
+        """Costs of groups add up, so every group is scored once; of its ways those stay that may be part of a best sum."""
+        sums = [(0.0, 0.0, 0.0, ())]
+        for first, last in spans:
+            ways = self.scored(first, last, whole)
+            sums = pareto([(e + we, c + wc, t + wt, (*path, g)) for e, c, t, path in sums for we, wc, wt, g in ways])
+        for energy, cycles, traffic, groups in sums:
+            value = {"edp": energy * cycles, "energy": energy, "latency": cycles, "traffic": traffic}[self.objective]
             if self.best is None or value < self.best[0]:
-                self.best = (value, mapping)
+                self.best = (value, FusedMapping(groups, self.arch.levels[1].name, whole))
+
+    def scored(self, first, last, whole):
+        key = (first, last, frozenset(t for t in whole if self.chain.writers[t] <= last and self.chain.readers[t][-1] >= first))
+        if key not in self.done:
+            found, level = [], self.arch.levels[1]
+            for group in self.groups(first, last, whole):
+                self.tried += 1
+                self.left -= 1
+                if self.left < 0:
+                    raise TooMany
+                mapping = FusedMapping((group,), level.name, whole)
+                counts = count_group(self.chain, self.arch, mapping, group)
+                if level.words_for("I") is not None and max(counts.held_words.values()) > level.words_for("I"):
+                    continue
+                cost = estimate_group(counts, self.chain, self.arch)
+                root = self.arch.levels[0].name
+                traffic = sum(t.reads + t.writes for (name, _), t in counts.traffic.items() if name == root)
+                found.append((cost.energy_pj, cost.latency_cycles, traffic, group))
+            self.done[key] = pareto(found)
+        return self.done[key]
 
     def groups(self, first, last, whole):
         alone = first == last and isinstance(self.chain.ops[first], Problem)
@@ -139,18 +161,19 @@ class Brute:
 def chain_case(rng):
     text = rng.choice(TEXTS)
     dims = sorted({d for d in "mpefdn" if f"{d}," in text or f"{d}]" in text})
-    chain = parse_chain(text, {d: rng.choice([1, 2, 2, 3, 4] if len(dims) < 4 else [1, 2, 2, 3]) for d in dims})
+    chain = parse_chain(text, {d: rng.choice([1, 2, 2, 3, 4] if len(dims) < 4 else [1, 1, 2, 2, 2, 3]) for d in dims})
 
     def bw():
         return rng.choice([None, None, rng.randint(1, 8)])
 
     root = Level(name="D", read_energy_pj=20.0, write_energy_pj=30.0, bandwidth=bw(), read_bandwidth=bw())
     glb = Level(name="G", capacity_words=rng.randint(3, 30), read_energy_pj=rng.randint(1, 9),
-                write_energy_pj=rng.randint(1, 9), bandwidth=bw(), buffering=rng.choice(["overlap", "overlap", "single"]))  # fmt: skip
+                write_energy_pj=rng.randint(1, 9), bandwidth=bw(),
+                buffering=rng.choice(["overlap", "overlap", "single"]))  # fmt: skip
     rf = Level(name="R", capacity_words={r: rng.randint(1, 4) for r in "IWO" if rng.random() < 0.5} or {"O": 1},
                read_energy_pj=1.0, write_energy_pj=rng.randint(1, 2))  # fmt: skip
     fan = FanOut(name="F", axes={"X": rng.choice([1, 2])}, multicast=rng.random() < 0.85, reduce=rng.random() < 0.85)
-    nodes = rng.choice([(root, glb, fan, rf), (root, glb, fan), (root, glb, fan), (root, glb)])
+    nodes = rng.choice([(root, glb, fan, rf), (root, glb, fan), (root, glb, fan), (root, glb), (root, glb)])
     vector = VectorUnit(lanes=rng.randint(1, 4), energy_pj=rng.randint(0, 3), beside="G", overlap=rng.random() < 0.5)
     arch = Architecture(name="toy", nodes=nodes, compute=Compute(energy_pj=1.0), vector=vector)
     return chain, arch, rng.choice(["edp", "energy", "latency", "traffic"])
@@ -159,7 +182,3 @@ def chain_case(rng):
 def brute_chain(chain, arch, objective, limit):
     """(best value and mapping or None, mappings tried), or TooMany."""
     return Brute(chain, arch, objective, limit).run()
-
-
-def vector_ops(chain):
-    return [op for op in chain.ops if isinstance(op, VectorOp)]

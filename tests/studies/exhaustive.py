@@ -13,8 +13,8 @@ from orchard.studies.map import objective_value
 
 
 def nests(problem, arch, near=frozenset()):
-    """every nest: orders of marks per level region, perfect loops anywhere between marks, spatial splits. Tensors of `near` are in
-    the outermost memory on the chip already."""
+    """every nest: orders of marks per level region, perfect loops anywhere between marks, spatial splits. Tensors of
+    `near` are in the outermost memory on the chip already."""
     dims = problem.dims
     first = arch.levels[1].name if len(arch.levels) > 1 else None
 

@@ -109,12 +109,26 @@ def map_command(
     emit: Annotated[
         str | None, typer.Option("--emit", help="Print the nest as a program: c or python.", rich_help_panel=ANSWER)
     ] = None,
+    fuse: Annotated[
+        bool, typer.Option("--fuse", help="Several ops in a row: attention:…, mlp:…, convs:…, or Einsums between ';'.")
+    ] = False,
+    overlap: Annotated[
+        bool | None,
+        typer.Option("--vector-overlap/--vector-turns", help="With --fuse: the vector unit works beside the MACs."),
+    ] = None,
     json: AsJson = False,
 ) -> None:
-    """Best mapping of an op, or of every op of a model, on a machine, with proof."""
+    """Best mapping of an op, of several in a row, or of every op of a model, on a machine, with proof."""
     if clear_cache:
         clear_stored(cache)
         return
+    from orchard.app.fuse_command import map_fused, refuse_chain
+
+    if fuse:
+        given = {"--job": job, "--factors": factors, "--constrain": constrain, "--emit": emit, "--format": form}
+        map_fused(op, arch, chip, engine, objective, size, time_limit, tuple(set or ()), given, overlap, json)
+        return
+    refuse_chain(op, overlap)
     from orchard.mapping import MappingError
     from orchard.mapping.ops import is_op
 

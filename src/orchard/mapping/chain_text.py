@@ -253,6 +253,10 @@ def _renamed(
 ) -> tuple[list[_Draft], dict[str, int]]:
     if old in sizes and new in sizes and sizes[old] != sizes[new]:
         raise MappingError(f"chain: {tensor} has {old}={sizes[old]} where written and {new}={sizes[new]} where read")
+    for draft in drafts:
+        names = {d for access in draft[3] for axis in access for d in axis.dims}
+        if {old, new} <= names:
+            raise MappingError(f"chain: {tensor} is written with {old!r} and read with {new!r}; use one name for one dim")
     if any(new in {d for access in draft[3] for axis in access for d in axis.dims} for draft in drafts[: upto + 1]):
         raise MappingError(f"chain: {tensor} is read with {new!r} where it has {old!r}; use one name for one dim")
 

@@ -115,21 +115,29 @@ class Spread:
 def spreads(problem: Problem, fan: FanOut, lattice: Lattice) -> Spread:
     """Distinct vectors of copies per dim that fit the axes. Vectors that two splits produce cost the same: the first split
     stands for both (all axes of a fan-out share its multicast and reduction)."""
-    found: dict[tuple[int, ...], dict[str, tuple[int, ...]]] = {(1,) * len(lattice.dims): {}}
+    sizes = np.array(lattice.sizes, dtype=np.int64)
+    found = np.ones((1, len(sizes)), dtype=np.int64)
+    picked: list[tuple[str, list[tuple[int, ...]], Ints]] = []  # axis, its options, option of every vector
     for axis, size in fan.axes.items():
         options = _axis_options(problem, fan, axis, size, lattice)
-        grown: dict[tuple[int, ...], dict[str, tuple[int, ...]]] = {}
-        for vector, split in found.items():
-            for option in options:
-                joined = tuple(a * b for a, b in zip(vector, option))
-                if joined not in grown:
-                    grown[joined] = {**split, axis: option}
-        found = grown
-    fitting = {v: s for v, s in found.items() if all(n <= size for n, size in zip(v, lattice.sizes))}
-    vectors = sorted(fitting, key=lambda v: (-int(np.prod(v)), v))
-    return Spread(
-        np.array(vectors, dtype=np.int64).reshape(len(vectors), len(lattice.dims)), tuple(fitting[v] for v in vectors)
-    )
+        table = np.array(options, dtype=np.int64).reshape(len(options), len(sizes))
+        joined = (found[:, None, :] * table[None, :, :]).reshape(len(found) * len(table), len(sizes))
+        rows = np.flatnonzero((joined <= sizes).all(axis=1))
+        rows = rows[_first_of_each(joined[rows])]
+        picked = [(name, some, at[rows // len(table)]) for name, some, at in picked]
+        picked.append((axis, options, rows % len(table)))
+        found = joined[rows]
+    order = np.lexsort((*(found[:, d] for d in reversed(range(len(sizes)))), -found.prod(axis=1)))
+    splits = tuple({axis: options[at[i]] for axis, options, at in picked} for i in order)
+    return Spread(found[order], splits)
+
+
+def _first_of_each(rows: Ints) -> Ints:
+    """Positions of the first of equal rows, ascending."""
+    if rows.shape[1] == 0:
+        return np.zeros(min(1, len(rows)), dtype=np.int64)
+    _, first = np.unique(rows, axis=0, return_index=True)
+    return np.sort(first).astype(np.int64)
 
 
 def _axis_options(problem: Problem, fan: FanOut, axis: str, size: int, lattice: Lattice) -> list[tuple[int, ...]]:

@@ -1063,6 +1063,66 @@ class Capacity(_Versioned):
     corners: list[CornerPart]
 
 
+class FusedLoop(_Record):
+    dim: str
+    trips: int
+    tile: int
+
+
+class FusedGroup(_Record):
+    ops: list[str]
+    loops: list[FusedLoop]
+    pinned: dict[str, int]
+    repeats: dict[str, int]
+    level_words: int
+    energy_pj: float
+    latency_cycles: float
+    bound_by: str
+    vector_ops: int
+
+
+class Intermediate(_Record):
+    tensor: str
+    level: str
+    part: Literal["tile", "whole"]
+    words: int
+
+
+class WordCount(_Record):
+    level: str
+    tensor: str
+    reads: int
+    writes: int
+
+
+class FusedMapping(_Versioned):
+    """orchard map --fuse."""
+
+    schema_name: Literal["orchard.fused-mapping/1"] = Field(alias="schema")
+    chain: str
+    ops: list[str]
+    sizes: dict[str, int]
+    arch: str
+    vector_overlap: bool | None
+    objective: str
+    energy_pj: float
+    latency_cycles: float
+    edp: float
+    value: float
+    bound: float
+    optimal: bool
+    unfused_value: float | None
+    gain: float | None
+    mappings_considered: int
+    search_s: float
+    energy_terms_pj: dict[str, float]
+    cycles_by: dict[str, float]
+    intermediates: list[Intermediate]
+    groups: list[FusedGroup]
+    counts: list[WordCount]
+    loop_nest: list[str]
+
+
 def _all_schemas() -> dict[str, type[_Versioned]]:
     """Every record by the name its `schema` field has."""
     return {typing.get_args(record.model_fields["schema_name"].annotation)[0]: record for record in _Versioned.__subclasses__()}

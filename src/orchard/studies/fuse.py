@@ -25,13 +25,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import chain as flatten
 from itertools import combinations
+from math import prod
 
 from orchard.cost.chain import ChainEstimate, core_cycles, estimate_chain, ops_per_element, reaches, vector_unit
 from orchard.hw.arch import Architecture, FanOut, Level
-from orchard.mapping.chain import Chain, VectorOp
+from orchard.mapping.chain import Chain, VectorOp, extent
 from orchard.mapping.errors import ImpossibleSpace, MappingError
 from orchard.mapping.fused import FusedMapping, Group
 from orchard.mapping.lattice import lattice_of
+from orchard.mapping.nest import refuse
 from orchard.mapping.problem import Problem
 from orchard.search.layered import Slot
 from orchard.studies.fuse_fronts import OpFronts, OpModel, Rest, op_fronts
@@ -160,6 +162,7 @@ class _Search:
     def run(self) -> MappedChain:
         prices = self._prices(compare_time=True)
         loose = {i: self._beam(i) for i in self.einsums}
+        self.models = {i: loose[i].model for i in self.einsums}
         self.least = {i: self._least_energy(i, loose[i]) for i in self.einsums}
         self.cycles = {i: loose[i].model.problem.macs / loose[i].model.most_lanes[0] / loose[i].model.mac_rate
                        for i in self.einsums}  # fmt: skip
@@ -168,9 +171,9 @@ class _Search:
         self.cuts = self._cuts(prices)
         floor = self._score_floor(prices)
         unfused = self._unfused(loose, prices)
-        self._take(self._best_cut(self.cuts, loose, prices, self._worst()), loose)
         proven, bound = False, floor
         try:
+            self._take(self._best_cut(self.cuts, loose, prices, self._worst()), loose)
             proven, bound = self._prove(floor)
         except _OutOfTime:
             bound = min(bound, self._worst())
@@ -211,7 +214,7 @@ class _Search:
         """Exact: the op with all its tensors on the chip already."""
         objective: Objective = "traffic" if self.objective == "traffic" else "energy"
         model = OpModel(self._problem(index), self.arch, self.lattices[index], self._pattern(index), objective, Rest(),
-                        compare_time=False)  # fmt: skip
+                        compare_time=False, like=loose.model)  # fmt: skip
         known = min((float(r.energy.min()) for r in loose.rows), default=float("inf"))
         found = op_fronts(model, limit=known * (1 + _ROUNDING), progress=self._watch)
         self.considered += found.found.considered
@@ -346,7 +349,7 @@ class _Search:
         bound = floor
         for compare_time in (False, True):
             prices = self._prices(compare_time)
-            relaxed = self._climb(floor, prices)
+            relaxed = self._climb(bound, prices)
             if relaxed is None:  # nothing below the best known answer
                 return self.best is not None, self._worst()
             bound = max(bound, min(relaxed, self._worst()))
@@ -359,6 +362,7 @@ class _Search:
         for step in _LADDER:
             worst = self._worst() * (1 - _ROUNDING)
             limit = min(floor * step, worst) if floor > 0 else worst
+            limit = max(limit, floor * (1 + _ROUNDING))
             self.say(f"proving {self.chain.name}: answers below {limit:.4g}")
             fronts = {i: self._fronts(i, limit, prices) for i in self.einsums}
             found = self._best_cut(self.cuts, fronts, prices, limit)
@@ -378,7 +382,7 @@ class _Search:
         rest = Rest(beside.energy, mac + (0.0 if overlap else vector), vector if overlap else 0.0, own,
                     {t: self.moved[t] for t in self._problem(index).tensors if t in self.moved})  # fmt: skip
         model = OpModel(self._problem(index), self.arch, self.lattices[index], self._pattern(index), self.objective, rest,
-                        compare_time=prices.compare_time)  # fmt: skip
+                        compare_time=prices.compare_time, like=self.models[index])  # fmt: skip
         found = op_fronts(model, limit=limit, progress=self._watch)
         self.considered += found.found.considered
         return found
@@ -414,8 +418,21 @@ class _Search:
         return chain_value(self.objective, cost, self.arch)
 
     def _refusal(self) -> ImpossibleSpace:
-        """The level, the need, and what would fit."""
-        return ImpossibleSpace(f"{self.chain.name} on {self.arch.name}: no tiles fit in {self.level.name}")
+        """Why no cut fits: the first op that does not even fit alone, with the level, the need, and what would fit."""
+        have = self.level.words_for("I") or 0
+        for op in self.chain.ops:
+            if isinstance(op, Problem):
+                map_op(op, self.arch, self.objective)  # raises where the op does not fit
+                continue
+            sizes = {d: self.chain.sizes[d] if d == op.over else 1 for d in self.chain.sizes}
+            need = sum(prod(extent(a, sizes) for a in access) for access in op.accesses)
+            if need > have:
+                row = f"one row of {op.over}" if op.over else "one element"
+                return refuse(
+                    f"{op.output} on {self.level.name}, {row} of {', '.join(op.tensors)}", need, have,
+                    f"A capacity of {need:,} words would fit, or fuse what reads {op.output}.",
+                )  # fmt: skip
+        return ImpossibleSpace(f"{self.chain.name} on {self.arch.name}: no cut into groups fits in {self.level.name}")
 
 
 def chain_value(objective: str, cost: ChainEstimate, arch: Architecture) -> float:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchard.hw.arch import Architecture
-from orchard.mapping.lattice import Lattice
+from orchard.mapping.lattice import Lattice, Spread
 from orchard.mapping.nest import Nest
 from orchard.mapping.problem import Problem
 from orchard.search.layered import Batch, Fronts, Progress, Slot, fronts
@@ -52,14 +52,19 @@ class OpModel(NestModel):
         rest: Rest,
         *,
         compare_time: bool,
+        like: OpModel | None = None,
     ) -> None:
-        self.rest = rest
+        """`like`: a model of the same op on the same machine, whose tables serve again."""
+        self.rest, self.like = rest, like
         super().__init__(problem, arch, lattice, pattern, objective, compare_time=compare_time, ragged=False)
         self.fusion = arch.levels[1]
         self.fusion_stage = self.depth[self.fusion.name]
         for i, flow in enumerate(self.flows):
             if flow.child == self.fusion.name:
                 self.least_ends[i] = (0.0, 0.0)  # the tensor may be there already
+
+    def _spreads(self) -> dict[str, Spread]:
+        return super()._spreads() if self.like is None else self.like.spread
 
     def is_final(self, slot: Slot) -> bool:
         return slot[0] == self.fusion_stage + 1

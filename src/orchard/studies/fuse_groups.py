@@ -119,6 +119,8 @@ class Choice:
     depth: int
     words: int
     visits: int
+    energy: float
+    moved: Floats  # words per port limit
 
 
 class GroupSearch:
@@ -152,6 +154,7 @@ class GroupSearch:
         self.dims = () if alone else shared_dims(chain, first, last)
         vectored = any(isinstance(chain.ops[i], VectorOp) for i in self.ops)
         self.may_pin = not vectored or reaches(arch, self.level)
+        self.moving: dict[tuple[str, int], tuple[float, Floats]] = {}
         self.opened = 0
         self.joined = 0
         self.allowed = {i: self._allowed(i) for i in self.einsums}
@@ -310,7 +313,7 @@ class GroupSearch:
         for order in permutations(walked):
             loops = tuple(SharedLoop(d, tiles[d]) for d in order)
             shape = Shape(self.chain, self.first, self.last, loops)
-            choices = [_choices(shape, t, self.user[t]) if self.may_pin else [] for t in self.externals]
+            choices = [self._choices(shape, t) if self.may_pin else [] for t in self.externals]
             statistics = 2 * sum(shape.statistics(i) for i in self.ops)
             mark = (tuple(tuple((c.words, c.visits) for c in some) for some in choices), statistics)
             if mark in seen:
@@ -319,16 +322,29 @@ class GroupSearch:
             here.assign(loops, choices, statistics, front)
 
 
-def _choices(shape: Shape, tensor: str, index: int) -> list[Choice]:
-    """Marks of a pinned tensor that no other mark equals or beats."""
-    own = shape.chain.dims_of(tensor, index)
-    depths = [0, *(k + 1 for k, loop in enumerate(shape.loops) if loop.dim in own)]
-    found = [Choice(k, shape.tile(tensor, index, k), shape.visits(tensor, index, k)) for k in depths]
-    kept: list[Choice] = []
-    for c in sorted(found, key=lambda c: (c.words, c.visits)):
-        if not any(k.words <= c.words and k.visits <= c.visits for k in kept):
-            kept.append(c)
-    return kept
+    def _choices(self, shape: Shape, tensor: str) -> list[Choice]:
+        """Marks of a pinned tensor that no other mark equals or beats."""
+        index = self.user[tensor]
+        own = self.chain.dims_of(tensor, index)
+        depths = [0, *(k + 1 for k, loop in enumerate(shape.loops) if loop.dim in own)]
+        found = sorted((shape.tile(tensor, index, k), shape.visits(tensor, index, k), k) for k in depths)
+        kept: list[Choice] = []
+        for words, visits, depth in found:
+            if words <= self.capacity and not any(c.words <= words and c.visits <= visits for c in kept):
+                kept.append(Choice(depth, words, visits, *self._moving(tensor, visits)))
+        return kept
+
+    def _moving(self, tensor: str, visits: int) -> tuple[float, Floats]:
+        """Energy and port words of bringing a pinned tile so often."""
+        if (tensor, visits) not in self.moving:
+            root, elements = self.arch.levels[0].name, self.chain.elements(tensor)
+            moved, back = visits * elements, (visits - 1) * elements
+            if self.chain.writers.get(tensor) in self.ops:
+                up, down = Traffic(back, moved, back, moved), Traffic(moved, back, moved, back)
+            else:
+                up, down = Traffic(moved, 0, moved, 0), Traffic(0, moved, 0, moved)
+            self.moving[tensor, visits] = self.prices.exchange({(root, tensor): up, (self.level, tensor): down})
+        return self.moving[tensor, visits]
 
 
 class _Front:
@@ -363,8 +379,28 @@ class _Here:
         self.live = live_tiles(search.chain, group, search.arch, search.whole)
         self.rows = {(i, r.placed): self._fitting(i, r) for i in search.einsums for r in search.allowed[i]}
         self.repeats = {i: self.shape.repeats(i) for i in search.ops}
-        self.vector_memo: dict[frozenset[str], tuple[float, float, Floats]] = {}
+        self.vector_memo: dict[frozenset[str], tuple[float, tuple[float, float, Floats]]] = {}
         self.loops = loops
+        rates = {i: search.fronts[i].model.mac_rate for i in search.einsums}
+        least = {key: float(rows.energy[at].min()) * self.repeats[key[0]] for key, (rows, at) in self.rows.items() if len(at)}
+        self.least = least
+        self.mac = sum(
+            min((float(rows.steps[at].min()) for (j, _), (rows, at) in self.rows.items() if j == i and len(at)), default=0.0)
+            * self.repeats[i] / rates[i]
+            for i in search.einsums
+        )  # fmt: skip
+        self.at_best = {i: min((e for (j, _), e in least.items() if j == i), default=float("inf")) for i in search.einsums}
+        self.complete = self._complete()
+
+    def _complete(self) -> list[list[int]]:
+        """Per external tensor: the ops whose last external tensor it is."""
+        order = self.s.externals
+        found: list[list[int]] = [[] for _ in order]
+        for i in self.s.einsums:
+            mine = [order.index(t) for t in self.s.chain.ops[i].tensors if t in order]
+            if mine:
+                found[max(mine)].append(i)
+        return found
 
     def _fitting(self, i: int, rows: Rows) -> tuple[Rows, Ints]:
         lattice = self.s.fronts[i].model.lattice
@@ -377,49 +413,58 @@ class _Here:
     def assign(
         self, loops: tuple[SharedLoop, ...], choices: list[list[Choice]], statistics: int, front: _Front
     ) -> None:
-        """Every pinned or loaded choice for every external tensor that fits."""
+        """Every pinned or loaded choice for every external tensor that fits. The least of ops that are not decided bounds the
+        energy on the way."""
         s = self.s
-        chosen: list[Choice | None] = []
+        chosen: dict[str, Choice | None] = {}
 
-        def grow(position: int, held: float) -> None:
-            if held > s.capacity:
+        def grow(position: int, held: float, energy: float, moved: Floats, rest: float) -> None:
+            if held > s.capacity or not np.isfinite(rest) or front.hopeless(energy + rest, self.mac):
                 return
             if position == len(choices):
-                self._leaf(loops, dict(zip(s.externals, chosen)), held, front)
+                self._leaf(loops, chosen, held, energy, moved, front)
                 return
+            tensor = s.externals[position]
             for choice in (None, *choices[position]):
-                chosen.append(choice)
-                grow(position + 1, held + (choice.words if choice else 0))
-                chosen.pop()
+                chosen[tensor] = choice
+                left = rest
+                for i in self.complete[position]:
+                    left += self.least.get((i, self._placed(i, chosen)), float("inf")) - self.at_best[i]
+                if choice is None:
+                    grow(position + 1, held, energy, moved, left)
+                else:
+                    grow(position + 1, held + choice.words, energy + choice.energy, moved + choice.moved, left)
+            del chosen[tensor]
 
-        grow(0, float(statistics + s.reserved))
+        rest = sum(self.at_best.values())
+        grow(0, float(statistics + s.reserved), 0.0, np.zeros(len(s.prices.limits)), rest)
+
+    def _placed(self, i: int, chosen: dict[str, Choice | None]) -> frozenset[str]:
+        """External tensors that op `i` loads itself."""
+        return frozenset(t for t in self.s.chain.ops[i].tensors if t in chosen and chosen[t] is None)
 
     def _leaf(
-        self, loops: tuple[SharedLoop, ...], chosen: dict[str, Choice | None], held: float, front: _Front
-    ) -> None:
+        self, loops: tuple[SharedLoop, ...], chosen: dict[str, Choice | None], held: float, energy: float, moved: Floats,
+        front: _Front,
+    ) -> None:  # fmt: skip
         s = self.s
         s.joined += 1
-        energy, words = self._pins(chosen)
         vector = self._vector(chosen, held)
         if vector is None:
             return
         vector_energy, vector_cycles, vector_words = vector
-        energy, words = energy + vector_energy, words + vector_words
+        energy, words = energy + vector_energy, moved + vector_words
         sides: list[tuple[int, Rows, Ints]] = []
         least, mac = energy, 0.0
         for i in s.einsums:
-            op = s.chain.ops[i]
-            placed = frozenset(t for t in op.tensors if t in chosen and chosen[t] is None)
-            if (i, placed) not in self.rows:
-                return
-            rows, fitting = self.rows[i, placed]
+            rows, fitting = self.rows[i, self._placed(i, chosen)]
             fitting = fitting[rows.room[fitting] <= s.capacity - held - self.live[i]]
             if len(fitting) == 0:
                 return
             least += float(rows.energy[fitting].min()) * self.repeats[i]
             mac += float(rows.steps[fitting].min()) * self.repeats[i] / s.fronts[i].model.mac_rate
             sides.append((i, rows, fitting))
-        if front.hopeless(least, self._core(mac, vector_cycles)):
+        if front.hopeless(least, s.prices.cycles(self._core(mac, vector_cycles), words)):
             return
         group = Group(s.first, s.last, loops, {t: c.depth for t, c in chosen.items() if c is not None})
         for e, m, w, picked in self._join(sides):
@@ -452,24 +497,6 @@ class _Here:
     def _fewer(self, left: Floats, right: Floats) -> bool:
         return not self.s.prices.compare_time or bool((left <= right).all())
 
-    def _pins(self, chosen: dict[str, Choice | None]) -> tuple[float, Floats]:
-        """Energy and port words of bringing pinned tiles."""
-        s = self.s
-        root = s.arch.levels[0].name
-        traffic: dict[tuple[str, str], Traffic] = {}
-        for tensor, choice in chosen.items():
-            if choice is None:
-                continue
-            moved = choice.visits * s.chain.elements(tensor)
-            if s.chain.writers.get(tensor) in s.ops:
-                back = moved - s.chain.elements(tensor)
-                traffic[root, tensor] = Traffic(back, moved, back, moved)
-                traffic[s.level, tensor] = Traffic(moved, back, moved, back)
-            else:
-                traffic[root, tensor] = Traffic(moved, 0, moved, 0)
-                traffic[s.level, tensor] = Traffic(0, moved, 0, moved)
-        return s.prices.exchange(traffic)
-
     def _vector(self, chosen: dict[str, Choice | None], held: float) -> tuple[float, float, Floats] | None:
         """Energy, cycles and port words of elementwise work; None where it does not fit."""
         s = self.s
@@ -477,13 +504,12 @@ class _Here:
             return 0.0, 0.0, np.zeros(len(s.prices.limits))
         pinned = frozenset(t for t, c in chosen.items() if c is not None)
         key = pinned & frozenset(t for t in s.externals if s._streamed(t))
-        counts = s._vector_counts(self.loops, dict.fromkeys(key, 0))
-        for i in s.ops:
-            if i not in s.einsums and held + self.live[i] + counts.held_words[i] > s.capacity:
-                return None
         if key not in self.vector_memo:
             assert s.arch.vector is not None
+            counts = s._vector_counts(self.loops, dict.fromkeys(key, 0))
             cost, words = s.prices.exchange(dict(counts.traffic))
             energy = cost + counts.vector_ops * s.prices.vector_op
-            self.vector_memo[key] = (energy, counts.vector_ops / s.arch.vector.lanes, words)
-        return self.vector_memo[key]
+            room = float(max(self.live[i] + counts.held_words[i] for i in s.ops if i not in s.einsums))
+            self.vector_memo[key] = (room, (energy, counts.vector_ops / s.arch.vector.lanes, words))
+        room, found = self.vector_memo[key]
+        return None if held + room > s.capacity else found

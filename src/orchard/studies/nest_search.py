@@ -70,7 +70,7 @@ class NestModel:
         bits = max(problem.bits.get(t, arch.word_bits) for t in problem.inputs)
         self.mac_rate = arch.compute.rate(bits)
         self.mac_energy = problem.macs * arch.compute.energy(bits) * (1.0 if objective != "traffic" else _TIE)
-        self.spread = {fan.name: self._ways(fan) for fan in arch.fan_outs}
+        self.spread = self._spreads()
         self.most_lanes = self._most_lanes()
         self.top = np.array([len(t) - 1 for t in lattice.tiles], dtype=np.int16)
         self.least_ends = [self._least_ends(flow) for flow in self.flows]
@@ -81,6 +81,9 @@ class NestModel:
         self._refuse_hopeless()
 
     # -- set-up --------------------------------------------------------------------------------------------------------
+    def _spreads(self) -> dict[str, Spread]:
+        return {fan.name: self._ways(fan) for fan in self.arch.fan_outs}
+
     def _flows(self) -> list[Flow]:
         flows = []
         for tensor in self.problem.tensors:
