@@ -122,7 +122,7 @@ def map_command(
     if clear_cache:
         clear_stored(cache)
         return
-    from orchard.app.fuse_command import map_fused, refuse_chain
+    from orchard.app.map_fused import map_fused, refuse_chain
 
     if fuse:
         given = {"--job": job, "--factors": factors, "--constrain": constrain, "--emit": emit, "--format": form}
