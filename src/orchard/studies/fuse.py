@@ -36,13 +36,14 @@ from orchard.mapping.lattice import lattice_of
 from orchard.mapping.nest import refuse
 from orchard.mapping.problem import Problem
 from orchard.search.layered import Slot
-from orchard.studies.fuse_fronts import OpFronts, OpModel, Rest, op_fronts
+from orchard.studies.fuse_fronts import OpFronts, OpModel, Rest, op_fronts, together
 from orchard.studies.fuse_groups import Floor, GroupSearch, Point, Prices
 from orchard.studies.map import OBJECTIVES, map_op, patterns
 from orchard.studies.nest_search import Objective, Pattern
 
 MOST_OPS = 8
 _BEAM = 100
+_WIDER = (300, 1000, 3000)
 _LADDER = (1.01, 1.04, 1.15, 1.5, 3.0, float("inf"))
 _ROUNDING = 1e-9
 
@@ -151,6 +152,7 @@ class _Search:
         lanes = tuple(sorted({size for fan in arch.fan_outs for size in fan.axes.values()}))
         self.lattices = {i: lattice_of(self._problem(i), "perfect", lanes) for i in self.einsums}
         self.considered = 0
+        self.models: dict[int, OpModel] = {}
         self.best: tuple[float, FusedMapping] | None = None
 
     def _problem(self, index: int) -> Problem:
@@ -162,7 +164,6 @@ class _Search:
     def run(self) -> MappedChain:
         prices = self._prices(compare_time=True)
         loose = {i: self._beam(i) for i in self.einsums}
-        self.models = {i: loose[i].model for i in self.einsums}
         self.least = {i: self._least_energy(i, loose[i]) for i in self.einsums}
         self.cycles = {i: loose[i].model.problem.macs / loose[i].model.most_lanes[0] / loose[i].model.mac_rate
                        for i in self.einsums}  # fmt: skip
@@ -197,28 +198,38 @@ class _Search:
             limits += [(level, kind, rate) for kind, rate in ports if rate is not None]
         return Prices(self.arch, self.objective, tuple(limits), compare_time)
 
-    def _pattern(self, index: int) -> Pattern:
-        """Every tensor in every level that may hold it."""
-        return patterns(self._problem(index), self.arch)[0]
+    def _patterns(self, index: int) -> list[Pattern]:
+        """Which tensors the inner levels hold; all pass the fusion level."""
+        held = self._problem(index).tensors
+        return [p for p in patterns(self._problem(index), self.arch) if set(p.held[self.level.name]) == set(held)]
+
+    def _search_op(
+        self, index: int, objective: Objective, rest: Rest, limit: float, *, compare_time: bool, beam: int | None = None
+    ) -> OpFronts:
+        """Rows of one op over all patterns."""
+        parts = []
+        for pattern in self._patterns(index):
+            model = OpModel(self._problem(index), self.arch, self.lattices[index], pattern, objective, rest,
+                            compare_time=compare_time, like=self.models.get(index))  # fmt: skip
+            self.models.setdefault(index, model)
+            parts.append(op_fronts(model, limit=limit, beam=beam, progress=self._watch))
+        found = together(parts)
+        self.considered += found.considered
+        return found
 
     def _beam(self, index: int) -> OpFronts:
         """Good rows soon."""
         objective: Objective = "energy" if self.objective == "edp" else self.objective
-        model = OpModel(self._problem(index), self.arch, self.lattices[index], self._pattern(index), objective, Rest(),
-                        compare_time=self.objective != "energy")  # fmt: skip
-        found = op_fronts(model, limit=float("inf"), beam=_BEAM, progress=self._watch)
-        self.considered += found.found.considered
-        return found
+        timed = self.objective != "energy"
+        return self._search_op(index, objective, Rest(), float("inf"), compare_time=timed, beam=_BEAM)
 
     def _least_energy(self, index: int, loose: OpFronts) -> float:
-        """Exact: the op with all its tensors on the chip already."""
+        """Exact: the op with all its tensors on the chip already. The better it is known, the less is left to prove."""
         objective: Objective = "traffic" if self.objective == "traffic" else "energy"
-        model = OpModel(self._problem(index), self.arch, self.lattices[index], self._pattern(index), objective, Rest(),
-                        compare_time=False, like=loose.model)  # fmt: skip
-        known = min((float(r.energy.min()) for r in loose.rows), default=float("inf"))
-        found = op_fronts(model, limit=known * (1 + _ROUNDING), progress=self._watch)
-        self.considered += found.found.considered
-        return min((float(r.energy.min()) for r in found.rows), default=known)
+        known = loose.least_energy
+        for width in _WIDER if any(loose.model.flow_words.windows.values()) else ():
+            known = min(known, self._search_op(index, objective, Rest(), known, compare_time=False, beam=width).least_energy)
+        return min(known, self._search_op(index, objective, Rest(), known, compare_time=False).least_energy)
 
     def _group(self, first: int, last: int, whole: frozenset[str], fronts: dict[int, OpFronts], prices: Prices) -> GroupSearch:
         ops = range(first, last + 1)
@@ -381,11 +392,7 @@ class _Search:
         own = sum(e for t, e in self.moved.items() if t in self.chain.ops[index].tensors)
         rest = Rest(beside.energy, mac + (0.0 if overlap else vector), vector if overlap else 0.0, own,
                     {t: self.moved[t] for t in self._problem(index).tensors if t in self.moved})  # fmt: skip
-        model = OpModel(self._problem(index), self.arch, self.lattices[index], self._pattern(index), self.objective, rest,
-                        compare_time=prices.compare_time, like=self.models[index])  # fmt: skip
-        found = op_fronts(model, limit=limit, progress=self._watch)
-        self.considered += found.found.considered
-        return found
+        return self._search_op(index, self.objective, rest, limit, compare_time=prices.compare_time)
 
     def _watch(self, slot: Slot, came: int, kept: int) -> None:
         del slot, came, kept

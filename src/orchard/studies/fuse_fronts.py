@@ -118,6 +118,8 @@ class Rows:
     words: Floats  # (rows, port limits)
     slot: Slot
     source: Ints  # row in the search
+    model: OpModel
+    found: Fronts
 
 
 @dataclass(frozen=True)
@@ -125,15 +127,19 @@ class OpFronts:
     """All rows of one op, and how to turn one into a nest."""
 
     model: OpModel
-    found: Fronts
+    considered: int
     rows: tuple[Rows, ...]
+
+    @property
+    def least_energy(self) -> float:
+        return min((float(rows.energy.min()) for rows in self.rows), default=float("inf"))
 
     def nest(self, rows: Rows, row: int, tiles: dict[str, int]) -> Nest:
         """The nest on shared tiles `tiles` (whole sizes where a dim is not shared)."""
-        trail = self.found.trail(rows.slot, int(rows.source[row]))
-        lattice = self.model.lattice
+        trail = rows.found.trail(rows.slot, int(rows.source[row]))
+        lattice = rows.model.lattice
         top = [lattice.lookup[d][tiles.get(dim, lattice.sizes[d])] for d, dim in enumerate(lattice.dims)]
-        return self.model.nest(trail, np.array(top, dtype=np.int64))
+        return rows.model.nest(trail, np.array(top, dtype=np.int64))
 
 
 def op_fronts(
@@ -151,9 +157,15 @@ def op_fronts(
         best = _undivided(model.lattice, c["idx"], columns)
         rows.append(
             Rows(model.placed(slot), c["idx"][best], c["energy"][best], c["steps"][best], c["room"][best],
-                 c["words"][best], slot, best)
+                 c["words"][best], slot, best, model, found)
         )  # fmt: skip
-    return OpFronts(model, found, tuple(rows))
+    return OpFronts(model, found.considered, tuple(rows))
+
+
+def together(parts: list[OpFronts]) -> OpFronts:
+    """Fronts of one op from models that differ in which tensors the inner levels hold."""
+    rows = tuple(r for part in parts for r in part.rows)
+    return OpFronts(parts[0].model, sum(part.considered for part in parts), rows)
 
 
 def _undivided(lattice: Lattice, reach: NDArray[np.int16], columns: Floats) -> Ints:
