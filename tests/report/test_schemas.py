@@ -38,6 +38,7 @@ COMMANDS = {
     "area": ("area", "m4max", "--set", "gpu.cores=48"),
     "sensitivity": ("sensitivity", "qwen3-0.6b", "resnet18", "--chip", "m4", "--sobol", "8"),
     "what if": ("whatif", "qwen3-0.6b", "--chip", "m4", "--set", "gpu.cores=12", "--set", "slc.size=16MiB"),
+    "validate, history": ("validate", "--suite", "architecture"),
     "area, check": ("area", "--check"),
     "map, job": ("map", "--job", "J1T"),
     "map": ("map", "gemm:m=8,k=8,n=8", "--arch", "E16", "--emit", "c"),

@@ -14,7 +14,10 @@ from orchard.units import OrchardError
 
 def validate(
     suite: Annotated[
-        str, typer.Option("--suite", help="Which measurements: llm, vision, kernels or sustained.", metavar="NAME")
+        str,
+        typer.Option(
+            "--suite", help="Which measurements: llm, vision, kernels, sustained or architecture.", metavar="NAME"
+        ),
     ] = "llm",
     rows: Annotated[
         Path | None, typer.Option("--rows", help="Another CSV with the columns of the packaged one.", metavar="FILE")
@@ -29,8 +32,8 @@ def validate(
     """Predicted against measured: the error table."""
     if plot is not None and not plot.absolute().parent.is_dir():
         raise OrchardError(f"--plot {str(plot)[:100]!r}: the folder {str(plot.parent)[:100]!r} does not exist")
-    if suite == "sustained":
-        _sustained(json, {"--rows": rows, "--refit": refit, "--plot": plot, "--markdown": markdown})
+    if suite in ("sustained", "architecture"):
+        _own_table(suite, json, {"--rows": rows, "--refit": refit, "--plot": plot, "--markdown": markdown})
         return
     from orchard.studies.validate import validate as run_validation
 
@@ -51,11 +54,19 @@ def validate(
         show(render_validation(report))
 
 
-def _sustained(json: bool, others: dict[str, object]) -> None:
-    """The simulator against sustained and shared workloads: a table of its own, for which the other options mean nothing."""
+def _own_table(suite: str, json: bool, others: dict[str, object]) -> None:
+    """Suites with a table of their own, for which the other options mean nothing."""
     given = [name for name, value in others.items() if value]
     if given:
-        raise OrchardError(f"{given[0]}: the suite sustained has only --json")
+        raise OrchardError(f"{given[0]}: the suite {suite} has only --json")
+    if suite == "sustained":
+        _sustained(json)
+    else:
+        _architecture(json)
+
+
+def _sustained(json: bool) -> None:
+    """The simulator against sustained and shared workloads."""
     from orchard.studies.sustained import compare_sustained
 
     found = compare_sustained()
@@ -65,6 +76,18 @@ def _sustained(json: bool, others: dict[str, object]) -> None:
         from orchard.report.sustained import render_sustained
 
         show(render_sustained(found))
+
+
+def _architecture(json: bool) -> None:
+    """The history test: gains between real chips, predicted and measured."""
+    from orchard.report.architecture import architecture_record, render_architecture
+    from orchard.studies.architecture import architecture
+
+    report = architecture()
+    if json:
+        print_json(architecture_record(report))
+    else:
+        show(render_architecture(report))
 
 
 def write_plot(report: Any, path: Path) -> None:

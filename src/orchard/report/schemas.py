@@ -1121,6 +1121,39 @@ class FusedMapping(_Versioned):
     groups: list[FusedGroup]
     counts: list[WordCount]
     loop_nest: list[str]
+class DesignStep(_Record):
+    kind: Literal["generation", "tier"]
+    first: str
+    second: str
+    group: str
+    pairs: int
+    measured: float
+    predicted: float
+    data_sheet: float
+    median_error: float
+    data_sheet_error: float
+    direction: Share | None
+
+
+class DesignRanking(_Record):
+    kind: Literal["generation", "tier"]
+    group: str
+    steps: int
+    pairs: int
+    rank_correlation: float | None
+    data_sheet_rank: float | None
+    median_error: float
+    data_sheet_error: float
+    direction: Share | None
+
+
+class Architecture(_Versioned):
+    """orchard validate --suite architecture."""
+
+    schema_name: Literal["orchard.architecture/1"] = Field(alias="schema")
+    kind: Literal["estimate"]
+    rankings: list[DesignRanking]
+    steps: list[DesignStep]
 
 
 def _all_schemas() -> dict[str, type[_Versioned]]:

@@ -351,6 +351,12 @@ def _peaks(case: Case) -> tuple[float, float]:
     return float(hw[peak]), float(hw["dram.bandwidth"])
 
 
+def left_out_seconds(cases: CaseSet, suite: str, part: str, group: Callable[[Case], str]) -> Array:
+    """Seconds of each case from the stored fit that did not see its group; NaN for rows without one."""
+    measured = np.array([case.measured_s for case in cases.cases])
+    return _at_least_bound(cases, measured * np.exp(_left_out_errors(cases, part, group, False, suite)))
+
+
 def _left_out_errors(cases: CaseSet, part: str, group: Callable[[Case], str], refit: bool, suite: str = "llm") -> Array:
     """Stored left-out errors by row id, or new ones."""
     from orchard.studies.calibrate import left_out
@@ -385,4 +391,4 @@ def _notes(cases: CaseSet) -> tuple[str, ...]:
     )
 
 
-__all__ = ["LeftOut", "Point", "StratumResult", "ValidationReport", "two_numbers", "validate"]
+__all__ = ["LeftOut", "Point", "StratumResult", "ValidationReport", "left_out_seconds", "two_numbers", "validate"]
