@@ -45,8 +45,8 @@ def render_architecture(report: ArchitectureReport) -> RenderableType:
             if s.kind == kind
         ]
         if rows:
-            head = ("chips", "workloads", "pairs", "measured", "predicted", "sheet")
-            parts += [Text(), heading(title), table(head, rows, left=(0, 1))]
+            columns = ("chips", "workloads", "pairs", "measured", "predicted", "sheet")
+            parts += [Text(), heading(title), table(columns, rows, left=(0, 1))]
     return stacked(*parts)
 
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from orchard.studies.explore.evaluate import Columns, Evaluator, refuse_hopeless
 from orchard.studies.explore.space import Floats
 from orchard.studies.explore.store import SCHEMA, Part, Rows, Store, digest
 from orchard.studies.explore.study import Study, read_study
+from orchard.units import OrchardError
 
 BACKENDS = ("loky", "dask", "ray")
 Progress = Callable[[int, int], None]
@@ -141,16 +143,40 @@ def _proposed(study: Study, store: Store, pool: Pool, progress: Progress | None)
 def _planned(study: Study, store: Store, pool: Pool, progress: Progress | None) -> Iterator[Part]:
     """Grid, random and Latin hypercube: batch n holds designs n x batch and on."""
     count = -(-study.designs // study.batch)
-    done = store.finished()
-    missing = [n for n in range(count) if n not in done]
-    finished = study.designs - sum(_size(study, n) for n in missing)
-    with _mapped(pool) as run:
-        for number, part in run(_evaluate_batch, ((study, n) for n in missing)):
-            store.write_part(number, part)
-            finished += part.evaluated
-            if progress is not None:
-                progress(finished, study.designs)
+
+    def run_missing() -> None:
+        done = store.finished()
+        missing = [n for n in range(count) if n not in done]
+        finished = study.designs - sum(_size(study, n) for n in missing)
+        with _mapped(pool) as run:
+            for number, part in run(_evaluate_batch, ((study, n) for n in missing)):
+                store.write_part(number, part)
+                finished += part.evaluated
+                if progress is not None:
+                    progress(finished, study.designs)
+
+    _outliving_workers(run_missing, store)
     return (store.read_part(n) for n in range(count))
+
+
+_MOST_DEATHS = 5
+
+
+def _outliving_workers(work: Callable[[], None], store: Store) -> None:
+    """Do `work`; when a worker dies, start the pool again for what is missing. Gives up when a whole pool brings nothing new.
+
+    A dead worker shows as whatever error the pool's library has for it; errors of our own are passed on at once.
+    """
+    for _ in range(_MOST_DEATHS):
+        before = len(store.finished())
+        try:
+            return work()
+        except OrchardError:
+            raise
+        except Exception:
+            if len(store.finished()) == before:
+                raise
+    return work()
 
 
 def _size(study: Study, number: int) -> int:
@@ -299,8 +325,20 @@ def _mapped(pool: Pool) -> Iterator[Callable[[Callable[..., Any], Iterable[tuple
     except ImportError:
         raise StudyError("several workers need joblib, which is not installed: pip install 'orchard[dse]'") from None
     with _backend(pool, joblib.parallel_config):
+        if pool.backend == "ray":  # its joblib backend returns whole lists only
+            yield lambda function, arguments: _in_lists(joblib, pool.workers, function, arguments)
+            return
         parallel = joblib.Parallel(n_jobs=pool.workers, return_as="generator", pre_dispatch="3*n_jobs")
         yield lambda function, arguments: parallel(joblib.delayed(function)(*a) for a in arguments)
+
+
+def _in_lists(
+    joblib: Any, workers: int, function: Callable[..., Any], arguments: Iterable[tuple[Any, ...]]
+) -> Iterator[Any]:
+    """As the generator would, a few batches for each worker at a time."""
+    waiting = iter(arguments)
+    while chunk := list(islice(waiting, 8 * workers)):
+        yield from joblib.Parallel(n_jobs=workers)(joblib.delayed(function)(*a) for a in chunk)
 
 
 @contextmanager
