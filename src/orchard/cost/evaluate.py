@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from orchard.cost.engines import ane, ane_nets, cpu, cpu_ops, gpu, gpu_ops
+from orchard.cost.engines import ane, ane_nets, cpu, cpu_ops, gpu, gpu_ops, simd_nets
 from orchard.cost.errors import ProfileError
 from orchard.cost.lower import KernelArrays, KernelTable
 from orchard.cost.profile import Profile
@@ -27,6 +27,7 @@ MODELS: dict[str, EngineModel] = {
     "ane-nets": ane_nets.kernel_times,
     "gpu-ops": gpu_ops.gpu_times,
     "cpu-ops": cpu_ops.cpu_times,
+    "simd-nets": simd_nets.kernel_times,
 }
 
 
@@ -71,10 +72,16 @@ def phase_time(
         kernels = scaled if kernels is None else kernels + scaled
     if kernels is None:
         raise ValueError("a phase needs at least one call")
-    per_call = values.get("call_s", 0.0) * sum(call.weight for call in calls)
+    per_call = call_seconds(hw, values) * sum(call.weight for call in calls)
     compute, memory = kernels.compute.sum(-1), kernels.memory.sum(-1)
     dispatch = kernels.dispatch.sum(-1) + per_call
     return PhaseTime(compute + memory + dispatch, compute, memory, dispatch, kernels)
+
+
+def call_seconds(hw: Hardware, values: Mapping[str, float]) -> Any:
+    """Fixed time of one call: the runtime's own, and the engine's call floor where the profile counts it."""
+    floors = values.get("call_dispatches", 0.0)
+    return values.get("call_s", 0.0) + (floors * hw["ane.dispatch"] if floors else 0.0)
 
 
 class Stacked:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from orchard.cost.bound import phase_bound
-from orchard.cost.evaluate import Call, engine_model
+from orchard.cost.evaluate import Call, call_seconds, engine_model
 from orchard.cost.lower import KernelArrays, KernelTable, concatenate
 from orchard.cost.profile import Profile
 from orchard.hw import HardwareArrays, SoC, find_chip, load_chip
@@ -161,6 +161,7 @@ class Batch:
         self._weights = np.array(weights)
         self._owners = np.array(self.owner)
         self._size = len(cases)
+        self._floors = np.array([case.soc.get("ane.dispatch") or 0.0 for case in cases])
         self._model = engine_model(self.profile)
 
     def seconds(self, values: Mapping[str, float]) -> Array:
@@ -168,7 +169,8 @@ class Batch:
         total = self._model(self._counts, self._hw, values, self.profile.rules).total
         per_call = np.add.reduceat(total, self._starts) * self._weights
         sums = np.bincount(self._owners, weights=per_call, minlength=self._size)
-        return np.asarray(sums + self.calls * values.get("call_s", 0.0), dtype=np.float64)
+        per_call = call_seconds({"ane.dispatch": self._floors}, values)
+        return np.asarray(sums + self.calls * per_call, dtype=np.float64)
 
 
 @dataclass(frozen=True)

@@ -1,35 +1,18 @@
-"""The suites `vision` and `kernels`: measured rows of image networks and of single operations, as cases to fit and score.
-
-A row of `vision` is scored when the network is built in, ran at batch 1 in 16 bit through Core ML with the Neural Engine allowed,
-on a chip of the catalogue. A row of `kernels` is one synchronised call of an array library.
-"""
+"""The suites `vision` and `kernels`: measured rows of networks and of single operations, as cases to fit and score."""
 
 from __future__ import annotations
 
 import csv
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 
-from orchard.cost.bound import phase_bound
-from orchard.cost.evaluate import Call
-from orchard.cost.lower import lower
-from orchard.cost.profile import Profile, load_profile
-from orchard.hw import HardwareArrays, find_chip, load_chip
-from orchard.ir import Builder, Graph, Tensor
 from orchard.studies.cases import Case
-from orchard.studies.measurements import Row
-from orchard.studies.runtimes import choose_profile
-from orchard.units import OrchardError
-from orchard.workloads.networks import NETWORKS, build_network, known_as
-
-Record = Mapping[str, str]
+from orchard.studies.kernel_rows import kernel_case, without_repeats
+from orchard.studies.vision_rows import vision_case
 
 SUITES = ("vision", "kernels")
-LARGE_IMAGE = 512
-"""Side from which a network is a backbone of dense prediction, with operands that leave the chip."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +26,10 @@ class Suite:
 @lru_cache(maxsize=4)
 def load_suite(name: str) -> Suite:
     """The suite `vision` or `kernels` from the packaged rows."""
-    make = {"vision": _vision_case, "kernels": _kernel_case}[name]
-    records = list(csv.DictReader(_text(name).splitlines()))
+    make = {"vision": vision_case, "kernels": kernel_case}[name]
+    records = suite_records(name)
     if name == "kernels":
-        records = _without_repeats(records)
+        records = without_repeats(records)
     cases: list[Case] = []
     reasons: dict[str, int] = {}
     for record in records:
@@ -58,226 +41,7 @@ def load_suite(name: str) -> Suite:
     return Suite(tuple(cases), reasons)
 
 
-def _text(name: str) -> str:
-    return files("orchard.data").joinpath("measurements", f"{name}.csv").read_text(encoding="utf-8")
-
-
-def _vision_case(record: Record) -> Case | str:
-    network = known_as(record["model"])
-    size = re.fullmatch(r"1x3x(\d+)x(\d+)", record["input_shape"])
-    reasons = (
-        (record["metric"] != "latency_ms", f"metric {record['metric']}"),
-        (record["runtime"] != "coreml", f"runtime {record['runtime']}: no profile for image networks"),
-        (record["engine"] not in ("ane", "all"), f"engine {record['engine']}: no Core ML profile for image networks"),
-        (network is None, "network not built in"),
-        (record["precision"] != "fp16", "compressed or other precision (not fitted yet)"),
-        (record["notes"].startswith("trust=D"), "trust D"),
-        (record["batch"] not in ("1", "1.0") or size is None, "batch or input not 1x3xHxW"),
-    )
-    reason = next((why for holds, why in reasons if holds), None)
-    if reason is not None or network is None or size is None:
-        return reason or ""
-    graph = build_network(network, int(size.group(1)), int(size.group(2)))
-    stratum = "inference-large" if int(size.group(1)) >= LARGE_IMAGE else "inference"
-    return _case(
-        record, graph, "coreml", "ane", float(record["value"]) / 1e3, stratum, NETWORKS[network].family, "network"
-    )
-
-
-def _case(
-    record: Record, graph: Graph, runtime: str, engine: str, seconds: float, stratum: str, family: str, serves: str
-) -> Case | str:
-    try:
-        soc = load_chip(_chip(record["chip"]))
-    except OrchardError:
-        return f"chip {record['chip']} is not in the catalogue"
-    profile = choose_profile(runtime, engine, serves=serves)
-    table = lower(graph, profile.lowering)
-    call = Call({"B": 1} if "B" in graph.symbols else {})
-    row = Row(
-        id=record["id"], source=record["source"], date=record.get("date", ""), chip=record["chip"], gpu_cores=None,
-        cpu_cores=None, engine=engine, runtime=runtime, runtime_version="", model=record.get("model") or stratum,
-        weights="f16", phase="inference", prompt=None, depth=None, generate=None, batch=1, metric="ms",
-        value=seconds * 1e3, notes=record["notes"],
-    )  # fmt: skip
-    bound = float(phase_bound(table, [call], HardwareArrays.of(soc), engine, float(soc.get("slc.size") or 0.0)))
-    return Case(
-        row=row, profile=profile, soc=soc, table=table, calls=(call,), measured_s=seconds, stratum=stratum,
-        generation=soc.family, family=family, bound_s=bound if serves == "network" else 0.0,
-    )  # fmt: skip
-
-
-def _chip(text: str) -> str:
-    """`M1 Max (file label M1)`, `M4 (Air, 8-core GPU)`, `M3 Max (40-core GPU)` as the catalogue names them."""
-    cores = re.search(r"(\d+)-core GPU", text)
-    return find_chip(text.partition(" (")[0], float(cores.group(1)) if cores else None, None)
-
-
-def _without_repeats(records: list[dict[str, str]]) -> list[dict[str, str]]:
-    """Rates that repeat a time of the same run are dropped."""
-
-    def run(r: Record) -> tuple[str, ...]:
-        return r["source"], r["chip"], r["engine"], r["library"], r["op"], r["shape"], r["dtype"]
-
-    timed = {run(r) for r in records if r["metric"] == "ms"}
-    return [r for r in records if r["metric"] == "ms" or run(r) not in timed]
-
-
-FORMATS = {"fp32": "f32", "fp16": "f16", "bf16": "bf16"}
-
-
-def _kernel_case(record: Record) -> Case | str:
-    if record["metric"] not in ("ms", "gflops"):
-        return f"metric {record['metric']}"
-    if record["dtype"] not in FORMATS or (record["engine"] == "cpu" and record["dtype"] != "fp32"):
-        return "number format of a kernel without a rule"
-    if record["notes"].startswith(("trust=C", "trust=D")):
-        return "trust C or D"
-    library = record["library"]
-    if "not stated" in library:
-        return "library not stated"
-    if record["engine"] == "gpu" and library.startswith("MLX"):
-        runtime = "mlx"
-    elif record["engine"] == "gpu" and (library == "MPS" or library.startswith("PyTorch MPS")):
-        runtime = "mps"
-    elif record["engine"] == "cpu" and library == "numpy/torch CPU":
-        return "numpy or torch on a CPU, BLAS not stated: runs at the rate of the SIMD units"
-    elif record["engine"] == "cpu" and library in ("Accelerate", "numpy BLAS", "PyTorch CPU", "ggml + Accelerate BLAS"):
-        runtime = "accelerate"
-    elif record["engine"] == "cpu" and library.startswith("MLX CPU"):
-        runtime = "mlx-cpu"
-    else:
-        return f"{record['engine']} through {library.split(' 0')[0]}: no profile of single operations"
-    builder = OPS.get(record["op"])
-    if builder is None or (record["engine"] == "cpu" and record["op"] not in ("gemm", "gemm_bias")):
-        return f"op {record['op']} has no rule"
-    built = builder(record["shape"], FORMATS[record["dtype"]])
-    if built is None:
-        return "shape not stated in full"
-    graph, macs = built
-    if record["metric"] == "gflops" and not macs:
-        return "rate of an op without products"
-    value = float(record["value"])
-    seconds = value / 1e3 if record["metric"] == "ms" else 2.0 * macs / (value * 1e9)
-    engine = record["engine"]
-    date = "" if runtime == "accelerate" else build_of(library, record["notes"])
-    made = _case(
-        record, graph, f"{runtime}@{date}" if date else runtime, engine, seconds,
-        kernel_stratum(engine, record["op"], seconds), record["op"], "ops",
-    )  # fmt: skip
-    if isinstance(made, Case) and library.endswith("unfused"):
-        profile = unfused(made.profile.name)
-        return replace(made, profile=profile, table=lower(graph, profile.lowering))
-    return made
-
-
-BUILDS = ((0.29, "2025-09"), (0.2, "2024-11"), (0.12, "2024-05"), (0.05, "2024-03"), (0.0, "2024-02"))
-"""MLX versions (0.20.0 as 0.20) and when they appeared."""
-
-LIBRARY_DATES = {"MLX fused": "2024-11", "MLX unfused": "2024-11", "MLX (before fused Winograd)": "2025-01"}
-"""Rows of pull requests 1610 and 1803 of MLX."""
-
-
-def build_of(library: str, notes: str) -> str:
-    """The date of the build that a row timed, empty where nothing says it (the newest profile answers then).
-
-    Rows of one benchmark run share a machine and a day, so a PyTorch row takes the date of the MLX version named beside it. The
-    runs that name no version are the first ones of that benchmark, before MLX 0.2.
-    """
-    if library in LIBRARY_DATES:
-        return LIBRARY_DATES[library]
-    version = re.search(r"mlx:? 0\.(\d+)", notes) or re.search(r"MLX 0\.(\d+)", library)
-    if version is None:
-        return "2024-01" if library.endswith("n/a") else ""
-    minor = int(version.group(1))
-    return next(date for least, date in BUILDS if minor >= round(least * 100))
-
-
-@lru_cache(maxsize=4)
-def unfused(name: str) -> Profile:
-    """The profile with attention as separate kernels."""
-    profile = load_profile(name)
-    return replace(profile, lowering=replace(profile.lowering, fused_attention=False))
-
-
-def kernel_stratum(engine: str, op: str, seconds: float) -> str:
-    if engine == "cpu":
-        return "CPU GEMM"
-    if op in ("gemm", "gemm_bias", "conv2d", "attention"):
-        return "GPU products above 0.3 ms" if seconds > 0.3e-3 else "GPU products below 0.3 ms"
-    return "GPU streams"
-
-
-def _named(shape: str) -> dict[str, int]:
-    return {key: int(value) for key, value in re.findall(r"([a-z_]+)=(\d+)", shape)}
-
-
-def _gemm(shape: str, fmt: str) -> tuple[Graph, int] | None:
-    s = _named(shape)
-    if not {"m", "n", "k"} <= set(s):
-        return None
-    b = Builder("gemm", activations=fmt)
-    batch = s.get("b", 1)
-    x = b.input("x", (batch, s["m"], s["k"]))
-    if batch > 1 and "shared" not in shape:
-        y = b.einsum("b m k, b k n -> b m n", x, b.input("w", (batch, s["k"], s["n"])))
-    else:
-        y = b.linear(x, b.weight("w", (s["k"], s["n"]), part="other", format=fmt))
-    if "bias" in shape:
-        y = b.elementwise("add", y, b.weight("bias", (s["n"],), part="other", format=fmt))
-    return b.build([y]), batch * s["m"] * s["n"] * s["k"]
-
-
-def _conv(shape: str, fmt: str) -> tuple[Graph, int] | None:
-    s = _named(shape)
-    if not {"n", "h", "w", "c", "out", "kh", "kw"} <= set(s):
-        return None
-    b = Builder("conv2d", activations=fmt)
-    stride = s.get("stride", 1)
-    same = s.get("pad", s.get("padding", 0)) > 0
-    p, q = ((n if same else n - k) // stride + (0 if same else 1) for n, k in ((s["h"], s["kh"]), (s["w"], s["kw"])))
-    x = b.input("x", (s["n"], s["c"], s["h"], s["w"]))
-    w = b.weight("w", (s["out"], s["c"], s["kh"], s["kw"]), part="conv", format=fmt)
-    spec = f"b c ({stride}*p+r) ({stride}*q+s), m c r s -> b m p q"
-    (y,) = b.op("einsum", [x, w], [(s["n"], s["out"], p, q)], attrs={"spec": spec})
-    return b.build([y]), s["n"] * s["out"] * p * q * s["c"] * s["kh"] * s["kw"]
-
-
-def _attention(shape: str, fmt: str) -> tuple[Graph, int] | None:
-    s = _named(shape)
-    if not {"q", "kv", "d"} <= set(s):
-        return None
-    batch, heads = s.get("b", 1), s.get("heads", s.get("h", 1))
-    b = Builder("attention", activations=fmt)
-    q = b.input("q", (batch, s["q"], heads, 1, s["d"]))
-    k, v = (b.input(n, (batch, s["kv"], heads, s["d"])) for n in "kv")
-    pairs = s["q"] * s["kv"]
-    scores = b.einsum("b t g r d, b s g d -> b g r t s", q, k, pairs=pairs)
-    y = b.einsum("b g r t s, b s g d -> b t g r d", b.softmax(scores, pairs=pairs), v, pairs=pairs)
-    return b.build([y]), 2 * batch * heads * s["q"] * s["kv"] * s["d"]
-
-
-def _stream(build: Callable[[Builder, Tensor, str], Tensor]) -> Callable[[str, str], tuple[Graph, int] | None]:
-    def made(shape: str, fmt: str) -> tuple[Graph, int] | None:
-        sizes = re.match(r"\d+(x\d+)+", shape)
-        if sizes is None:
-            return None
-        b = Builder("stream", activations=fmt)
-        x = b.input("x", tuple(int(n) for n in sizes.group(0).split("x")))
-        return b.build([build(b, x, shape)]), 0
-
-    return made
-
-
-def _reduced(b: Builder, x: Tensor, shape: str) -> Tensor:
-    axis = re.search(r"axis=(-?\d)", shape)
-    kept = [n for i, n in enumerate(x.shape) if axis and i != int(axis.group(1)) % len(x.shape)]
-    return b.op("reduce", [x], [tuple(kept) or (1,)], attrs={"fn": "sum"})[0]
-
-
-OPS: Mapping[str, Callable[[str, str], tuple[Graph, int] | None]] = {
-    "gemm": _gemm, "gemm_bias": _gemm, "conv2d": _conv, "attention": _attention,
-    "softmax": _stream(lambda b, x, _: b.softmax(x)), "relu": _stream(lambda b, x, _: b.elementwise("relu", x)),
-    "sigmoid": _stream(lambda b, x, _: b.elementwise("sigmoid", x)), "reduce_sum": _stream(_reduced),
-    "reduce_sum_axis": _stream(_reduced), "layernorm": _stream(lambda b, x, _: b.norm("layernorm", x)),
-}  # fmt: skip
+def suite_records(name: str) -> list[dict[str, str]]:
+    """The packaged rows of a suite as text fields."""
+    text = files("orchard.data").joinpath("measurements", f"{name}.csv").read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))

@@ -215,7 +215,8 @@ def _embed_audio(b: Builder, config: EncoderConfig, audio: Audio) -> Tensor:
 
 def _layer(b: Builder, config: EncoderConfig, x: Tensor, layer: int) -> Tensor:
     pre, M = config.norm_placement == "pre", config.hidden
-    attrs: dict[str, Attribute] = {"pairs": causal_pairs(x.shape[1], x.shape[1])} if config.causal else {}
+    tokens = x.shape[1]
+    attrs: dict[str, Attribute] = {"pairs": causal_pairs(tokens, tokens) if config.causal else tokens * tokens}
     with b.scope(f"layers.{layer}.attn"):
         h = _norm(b, x, M, layer) if pre else x
         q = _heads(b, config, h, "q", layer, groups=True)
@@ -369,7 +370,7 @@ def _cross_layer(
     with b.scope(f"layers.{layer}.cross"):
         q = queries(_norm(b, x, M, layer))
         frames = config.source.positions
-        y = _attend(b, q, state("k_cross", frames), state("v_cross", frames), M, layer, {})
+        y = _attend(b, q, state("k_cross", frames), state("v_cross", frames), M, layer, {"pairs": T * frames})
         x = b.elementwise("add", x, y, name="residual")
     with b.scope(f"layers.{layer}.ffn"):
         y = _mlp(b, _norm(b, x, M, layer), M, decoder.ffn, config.mlp, layer)

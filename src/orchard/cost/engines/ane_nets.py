@@ -8,11 +8,13 @@ The array has `ane.cores` cores of 256 MACs per cycle. A kernel takes
   (`half_depth`) leaves the pipeline partly filled. A convolution per channel has no channels to reduce and runs at its own rate
   (`depthwise_macs`, per core and cycle).
 * Convolutions of 3x3, stride 1 and many channels run in Winograd form: up to 1.5 times the MAC rate (hardware.md).
-* Products of two activations (attention) reach `attention_efficiency`.
+* Attention multiplies at `attention_efficiency`, and normalises `scores_per_core_cycle` scores: with heads of 40 to 64 dims the
+  scores cost more than the products, so the number of heads shows in the time.
 * An operand of up to `ane.operand_limit` stays on chip and moves at `on_chip_bytes` per core and cycle; a larger one is cut
-  into blocks that pass through DRAM.
+  into blocks that leave the chip at `spill_share` of the rate that the engine draws.
 
-Weights stream from DRAM in compressed form at `weight_share` of the DRAM peak, never faster than the engine's own rate.
+Weights stream in compressed form at `weight_share` of the engine's rate: what one engine draws, 51 to 150 GB/s, whatever the
+chip's DRAM gives (hardware.md). Networks of some megabytes stay in the system cache between calls, hence shares above 1.
 """
 
 from __future__ import annotations
@@ -44,13 +46,16 @@ def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: M
     rate = np.where(dense, np.maximum(fill, 1e-3) * p["product_efficiency"], p["attention_efficiency"])
     rate = rate * np.where(winograd, p["winograd_gain"], 1.0) * MACS_PER_CORE_CYCLE
     rate = np.where(depthwise, p["depthwise_macs"], rate)
+    scores = np.where(k.mask("attention"), k.sequences * k.heads * k.tokens * k.context, 0.0)
     compute = np.where(products | k.mask("attention"), k.macs / (cycles_per_s * rate), 0.0)
     elements = np.where(k.mask("vector", "scan"), k.vector_ops, 0.0)
     compute = compute + elements / (cycles_per_s * p["elements_per_core_cycle"])
+    compute = compute + scores / (cycles_per_s * p["scores_per_core_cycle"])
     moved = k.input_bytes + k.output_bytes
+    engine_rate = np.minimum(hw["ane.weight_bandwidth"], hw["dram.bandwidth"])
     spilled = np.maximum(moved - hw["ane.operand_limit"], 0.0)
-    memory = moved / (cycles_per_s * p["on_chip_bytes"]) + spilled / (hw["dram.bandwidth"] * p["spill_share"])
-    memory = memory + (k.weight_bytes + k.state_bytes) / (hw["dram.bandwidth"] * p["weight_share"])
+    memory = moved / (cycles_per_s * p["on_chip_bytes"]) + spilled / (engine_rate * p["spill_share"])
+    memory = memory + (k.weight_bytes + k.state_bytes) / (engine_rate * p["weight_share"])
     compute, memory = overlapped(compute, memory, p["overlap_sharpness"])
     ones = np.ones_like(cycles_per_s) if isinstance(cycles_per_s, np.ndarray) else 1.0
     return Terms(compute * k.count, memory * k.count, k.launches * p["op_floor_s"] * ones)

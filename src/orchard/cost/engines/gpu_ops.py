@@ -12,7 +12,8 @@ run products with a fused bias, or with fewer columns than a block, through a ge
 
 **Convolutions** take one of the routes that the library's own dispatch knows (rules of the profile, read in its source):
 
-* Winograd F(6x6,3x3) for 3x3, stride 1, when input plus output channels reach `winograd_channels`;
+* Winograd F(6x6,3x3) for 3x3, stride 1, when input plus output channels reach `winograd_channels` and the outputs
+  `winograd_outputs`; each call transforms the weights anew (`winograd_weight_cycles` per weight);
 * an implicit matrix product when the input channels are a multiple of `channel_multiple`: output channels fill columns of
   `conv_columns`;
 * input channels up to `small_channels`: the same with a reduction of few taps, `small_channel_cycles` per MAC;
@@ -125,12 +126,14 @@ def _convolution_cycles(
     least = float(rules["winograd_channels"])
     winograd = aligned & (k.taps == 9.0) & (k.stride == 1.0) & (channels + k.columns >= least) & (least > 0)
     winograd = winograd & (np.minimum(channels, k.columns) >= WINOGRAD_LEAST)
+    winograd = winograd & (k.rows >= float(rules.get("winograd_outputs", 0)))
     cores = hw["gpu.cores"]
     step = float(rules["conv_columns"])
     padded = np.ceil(np.maximum(k.columns, 1.0) / step) * step
     implicit = k.batch * k.rows * padded * (k.depth + p["half_depth"]) / p["conv_share"]
     implicit = implicit + p["tail"] * cores * float(rules["tile_rows"]) * step * k.depth
-    cycles = np.where(winograd, k.macs / p["winograd_gain"], implicit)
+    transformed = k.macs / p["winograd_gain"] + k.weight_elements * p["winograd_weight_cycles"] * efficiency
+    cycles = np.where(winograd, transformed, implicit)
     cycles = np.where(small, k.macs * p["small_channel_cycles"] * efficiency, cycles)
     other = ~aligned & ~small & ~depthwise
     explicit = str(rules["conv_otherwise"]) == "explicit"
