@@ -115,6 +115,7 @@ def _inherited(data: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {**base, **data, **merged, "owner": {**base["owner"], **own["owner"]}}
 
 
+@lru_cache(maxsize=64)
 def _read(name: str) -> Mapping[str, Any]:
     import yaml
 

@@ -276,12 +276,15 @@ class StratumPart(_Record):
     median_error: float
     p90_error: float
     rank_correlation: float | None
-    coverage80: float
+    coverage80: float | None
     naive_median: float
     public_median: float | None
     bias: float
     target_median: float | None = None
     target_p90: float | None = None
+    target_rank: float | None = None
+    ops_rank: float | None = None
+    weights_rank: float | None = None
 
 
 class PointPart(_Record):

@@ -31,7 +31,7 @@ HARDWARE = (
     "gpu.fp32", "gpu.fp16", "gpu.coissue", "gpu.cores", "gpu.clock", "gpu.matrix.fp16", "dram.bandwidth", "package.dies",
     "cpu.s.cores", "cpu.p.cores", "cpu.e.cores", "cpu.s.clusters", "cpu.p.clusters",
     "cpu.e.neon_fp32", "cpu.neon.fp32", "cpu.s.clock", "cpu.p.clock",
-    "cpu.bandwidth", "cpu.matrix.fp32", "ane.fp16", "ane.engines", "ane.cores", "ane.clock", "ane.weight_bandwidth",
+    "cpu.bandwidth", "cpu.matrix.fp32", "ane.fp16", "ane.int8", "ane.engines", "ane.cores", "ane.clock", "ane.weight_bandwidth",
     "ane.activation_bandwidth", "ane.operand_limit",
 )  # fmt: skip
 """Hardware parameters that engine models read."""

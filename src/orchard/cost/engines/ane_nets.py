@@ -13,6 +13,9 @@ The array has `ane.cores` cores of 256 MACs per cycle. A kernel takes
 * An operand of up to `ane.operand_limit` stays on chip and moves at `on_chip_bytes` per core and cycle; a larger one is cut
   into blocks that leave the chip at `spill_share` of the rate that the engine draws.
 
+INT8 weights with INT8 activations (format `int8`) halve every stream, and reach `int8_share` of what the INT8 rate adds from A17 Pro
+and M4 on (1.86 to 1.95 times FP16 in deep chains). INT8 weights alone (`int8-channel`) only stream less.
+
 Weights stream in compressed form at `weight_share` of the engine's rate: what one engine draws, 51 to 150 GB/s, whatever the
 chip's DRAM gives (hardware.md). Networks of some megabytes stay in the system cache between calls, hence shares above 1.
 """
@@ -46,6 +49,7 @@ def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: M
     rate = np.where(dense, np.maximum(fill, 1e-3) * p["product_efficiency"], p["attention_efficiency"])
     rate = rate * np.where(winograd, p["winograd_gain"], 1.0) * MACS_PER_CORE_CYCLE
     rate = np.where(depthwise, p["depthwise_macs"], rate)
+    rate = rate * np.where(_whole_int8(k), 1.0 + (hw["ane.int8"] / hw["ane.fp16"] - 1.0) * p["int8_share"], 1.0)
     scores = np.where(k.mask("attention"), k.sequences * k.heads * k.tokens * k.context, 0.0)
     compute = np.where(products | k.mask("attention"), k.macs / (cycles_per_s * rate), 0.0)
     elements = np.where(k.mask("vector", "scan"), k.vector_ops, 0.0)
@@ -59,3 +63,7 @@ def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: M
     compute, memory = overlapped(compute, memory, p["overlap_sharpness"])
     ones = np.ones_like(cycles_per_s) if isinstance(cycles_per_s, np.ndarray) else 1.0
     return Terms(compute * k.count, memory * k.count, k.launches * p["op_floor_s"] * ones)
+
+
+def _whole_int8(k: KernelArrays) -> Any:
+    return np.array([kernel.format == "int8" for kernel in k.kernels])
