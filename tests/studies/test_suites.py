@@ -1,9 +1,15 @@
+import numpy as np
 import pytest
+from scipy.stats import spearmanr
 
+from orchard.studies.calibrate import components, start_values
+from orchard.studies.cases import CaseSet
 from orchard.studies.errors import StudyError
+from orchard.studies.kernel_rows import build_of
 from orchard.studies.predict import predict
-from orchard.studies.suites import build_of, load_suite
-from orchard.studies.validate import validate
+from orchard.studies.suites import load_suite, suite_records
+from orchard.studies.techniques import technique_pairs
+from orchard.studies.validate import _rank_correlation, validate
 
 
 def test_phone_networks_reach_their_targets_on_left_out_generations():
@@ -71,3 +77,64 @@ def test_the_image_size_of_a_built_in_network_is_an_input():
 def test_an_input_that_is_no_image_is_refused():
     with pytest.raises(StudyError, match="expected image=1x3xHxW"):
         predict("mobileone-s1", "a15", inputs=("image=3x224",))
+
+
+def test_diffusion_and_whisper_reach_their_target_on_left_out_generations():
+    found = next(
+        s for s in validate("vision").strata if s.name == "Stable Diffusion, Whisper" and s.part == "left-out chip"
+    )
+    assert found.rows > 120
+    assert found.median_error <= 0.15
+
+
+def test_a_whole_image_is_its_steps_and_the_decoder():
+    cases = {c.row.id: c for c in load_suite("vision").cases}
+    image, step = cases["v-sd-043"], cases["v-sd-044"]  # one iPad: 20 steps in 7.0 s, 3.07 steps a second
+
+    def macs(case):
+        return sum(k.macs * k.count for k in case.table.kernels)
+
+    decoder = macs(image) - 20 * macs(step)
+    assert decoder == pytest.approx(1257.26e9, rel=0.01)  # published multiply-accumulates of the decoder
+
+
+def test_speed_ups_compare_rows_that_differ_in_one_technique():
+    suite = load_suite("vision")
+    records = {r["id"]: r for r in suite_records("vision")}
+    pairs = technique_pairs(suite.cases, records)
+    names = {p.technique for p in pairs}
+    assert {"flash attention", "compressed weights, ANE", "Winograd where it pays"} <= names
+    for pair in pairs:
+        a, b = (records[suite.cases[i].row.id] for i in (pair.without, pair.with_it))
+        assert a["chip"] == b["chip"]
+        assert a["model"] == b["model"]
+        assert (a["variant"], a["precision"]) != (b["variant"], b["precision"])
+
+
+def test_equal_values_share_a_rank():
+    assert _rank_correlation(np.array([1.0, 1.0, 2.0, 3.0, 4.0]), np.array([5.0, 5.0, 6.0, 7.0, 8.0])) == 1.0
+    tied = _rank_correlation(np.array([1.0, 1.0, 1.0, 1.0, 2.0]), np.array([4.0, 3.0, 2.0, 1.0, 5.0]))
+    assert tied == pytest.approx(spearmanr([1, 1, 1, 1, 2], [4, 3, 2, 1, 5]).statistic)
+    assert _rank_correlation(np.ones(5), np.arange(5.0)) is None
+
+
+def test_a_fit_moves_only_the_profiles_of_its_suite():
+    cases = CaseSet.of(load_suite("vision").cases)
+    _, free, _ = start_values(cases)
+    owners = {owner for owner, _ in free}
+    assert "coreml-ane-nets" in owners
+    assert not owners & {"mlx-gpu-ops", "mps-gpu-ops", "llama.cpp-gpu-2024", "llama.cpp-cpu"}
+    assert sum(int(part.sum()) for part in components(cases)) == len(cases.cases)
+
+
+@pytest.mark.parametrize(
+    ("engine", "profile"),
+    [
+        ("ALL", "coreml-ane-nets"), ("CPU_AND_NE", "coreml-ane-nets"),
+        ("CPU_AND_GPU", "coreml-gpu-nets"), ("CPU_ONLY", "coreml-cpu-nets"),
+    ],
+)  # fmt: skip
+def test_compute_units_of_core_ml_choose_the_profile(engine, profile):
+    found = predict("resnet50", "m2", engine=engine, runtime="coreml")
+    assert found.profile.name == profile
+    assert bool([w for w in found.warnings if "no measurement" in w]) == (engine == "CPU_ONLY")

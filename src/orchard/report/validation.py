@@ -64,7 +64,8 @@ def markdown_table(report: ValidationReport) -> str:
         if chip is None or kin is None:
             continue
         pairs = [f"{_share(s.median_error)} / {_share(s.p90_error)}" for s in (chip, kin)]
-        lines.append([name, str(chip.rows), *pairs, "-" if chip.coverage80 is None else _whole(chip.coverage80), _whole(chip.naive_median)])
+        inside = "-" if chip.coverage80 is None else _whole(chip.coverage80)
+        lines.append([name, str(chip.rows), *pairs, inside, _whole(chip.naive_median)])
     rows = ["| " + " | ".join(cells) + " |" for cells in lines]
     return "\n".join([*rows, "", "Errors of times, median / 90th percentile; the roofline column is a median."])
 

@@ -11,8 +11,9 @@ from orchard.cost.lower import lower
 from orchard.cost.profile import Profile, load_profile
 from orchard.ir import Builder, Graph, Tensor
 from orchard.studies.cases import Case
-from orchard.studies.suite_case import Record, suite_case
 from orchard.studies.runtimes import choose_profile
+from orchard.studies.suite_case import Record, suite_case
+
 
 def without_repeats(records: list[dict[str, str]]) -> list[dict[str, str]]:
     """Rates that repeat a time of the same run are dropped."""

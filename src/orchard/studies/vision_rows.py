@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 from orchard.cost.evaluate import Call
 from orchard.cost.lower import COUNTS, Kernel, KernelTable, Lowering, lower
@@ -77,7 +78,7 @@ def _core_ml(record: Record) -> Case | str:
 
 
 def compressed(graph: Graph, weights: str) -> Graph:
-    """The graph with weights in a format, as Core ML compresses them: matrices and windows, not vectors; for `int8` activations too."""
+    """The graph with matrices and windows in a format, vectors as they are; `int8` holds for activations too."""
     chosen = {w.name: weights for w in graph.weights if len(w.shape) > 1}
     if weights == "int8":
         chosen = {t.name: weights for t in graph.tensors.values()}
@@ -180,7 +181,8 @@ def bound_table(table: KernelTable, bindings: Mapping[str, int]) -> KernelTable:
     sizes = [name for name in COUNTS if name not in ("count", "launches", "experts", "active")]
 
     def bound(kernel: Kernel) -> Kernel:
-        return replace(kernel, **{name: value_of(getattr(kernel, name), bindings) for name in sizes})
+        numbers: dict[str, Any] = {name: value_of(getattr(kernel, name), bindings) for name in sizes}
+        return replace(kernel, **numbers)
 
     return KernelTable(kernels=tuple(bound(k) for k in table.kernels), depth=table.depth)
 
@@ -195,9 +197,12 @@ def joined(parts: list[tuple[KernelTable, int]]) -> KernelTable:
     return KernelTable(kernels=tuple(kernels), depth=sum(table.depth * times for table, times in parts))
 
 
+WHISPER = r"whisper-(tiny|base|small|medium|large(?:-v\d)?(?:-turbo)?) (encoder|decoder)(?: step)?"
+
+
 def _whisper(record: Record) -> Case | str:
     """Encoder passes and decoder steps of whisper.cpp, on Metal, on the CPU, or the encoder through Core ML."""
-    found = re.fullmatch(r"whisper-(tiny|base|small|medium|large(?:-v\d)?(?:-turbo)?) (encoder|decoder)(?: step)?", record["model"])
+    found = re.fullmatch(WHISPER, record["model"])
     runtime = {"ggml-metal": "whisper.cpp", "coreml": "coreml", "ggml-accelerate": "whisper.cpp"}.get(record["runtime"])
     if found is None or runtime is None or record["precision"] not in ("fp16", "w8"):
         return "Whisper: whole transcription, or a runtime without a profile"

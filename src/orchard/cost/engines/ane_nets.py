@@ -13,8 +13,8 @@ The array has `ane.cores` cores of 256 MACs per cycle. A kernel takes
 * An operand of up to `ane.operand_limit` stays on chip and moves at `on_chip_bytes` per core and cycle; a larger one is cut
   into blocks that leave the chip at `spill_share` of the rate that the engine draws.
 
-INT8 weights with INT8 activations (format `int8`) halve every stream, and reach `int8_share` of what the INT8 rate adds from A17 Pro
-and M4 on (1.86 to 1.95 times FP16 in deep chains). INT8 weights alone (`int8-channel`) only stream less.
+INT8 weights with INT8 activations (format `int8`) halve every stream, and reach `int8_share` of what the INT8 rate adds from
+A17 Pro and M4 on (1.86 to 1.95 times FP16 in deep chains). INT8 weights alone (`int8-channel`) only stream less.
 
 Weights stream in compressed form at `weight_share` of the engine's rate: what one engine draws, 51 to 150 GB/s, whatever the
 chip's DRAM gives (hardware.md). Networks of some megabytes stay in the system cache between calls, hence shares above 1.
