@@ -31,7 +31,7 @@ def test_winograd_makes_a_3x3_cheaper_per_mac_than_its_strided_form():
 
 
 def test_a_depthwise_convolution_runs_far_below_the_array_rate():
-    assert compute_s(512, 3, groups=512) > compute_s(512, 3) / 512 * 5
+    assert compute_s(512, 3, groups=512) > compute_s(512, 3) / 512 * 2.5
 
 
 def test_attention_costs_by_scores_more_than_by_products():
