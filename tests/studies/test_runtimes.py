@@ -67,3 +67,10 @@ def test_every_measured_runtime_resolves_to_its_engine() -> None:
         found = choose_profile(f"{runtime}@{date}", engine)
         assert found.engine == engine
         assert found.runtime in runtime_names()
+
+
+def test_a_runtime_of_networks_alone_answers_for_whisper() -> None:
+    assert choose_profile("whisper.cpp", "gpu").name == "whisper.cpp-gpu"
+    assert choose_profile("whisper.cpp", "cpu").name == "whisper.cpp-cpu"
+    with pytest.raises(StudyError, match=r"ncnn has no profile for engine 'gpu', only for cpu"):
+        choose_profile("ncnn", "gpu", serves="network")

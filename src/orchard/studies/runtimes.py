@@ -51,7 +51,9 @@ def choose_profile(runtime: str | None, engine: str, weights: str | None = None,
     others = [p for p in profiles if p.rules.get("serves") == "network"]  # Whisper, BERT: runtimes that serve nothing else
     profiles = [p for p in profiles if p.rules.get("serves", LANGUAGE) in (LANGUAGE, serves)]
     mine = [p for p in profiles if name == p.runtime or name in p.aliases]
-    mine = mine or [p for p in others if name == p.runtime or name in p.aliases]
+    if not mine:
+        mine = [p for p in others if name == p.runtime or name in p.aliases]
+        profiles = others if mine else profiles
     if not mine:
         known = sorted({p.runtime for p in profiles} | {a for p in profiles for a in p.aliases})
         raise StudyError(f"runtime {runtime!r} is not known{did_you_mean(name, known)}; known: {', '.join(known)}")
