@@ -83,12 +83,12 @@ def test_on_an_architecture_there_is_energy_and_proof_but_no_estimate(cache: Map
 
 
 def test_a_mapping_above_the_estimate_is_reported(cache: MappingCache) -> None:
-    """Core ML's profile for networks streams weights at 1.07 of the DRAM peak: the dense layer shows it."""
+    """Core ML's profile for networks has a Winograd rate (1.3 of the array) that the machine description lacks."""
     found = mapped(cache, "resnet18", "ane")
     slower = [r for r in found.phases[0].rows if r.headroom_s < 0]
     if slower:  # gone when the profile keeps below the peak
         assert "take longer at their best mapping than estimated" in found.warnings[0]
-        assert all((r.best_s or 0) < 1.1 * (r.estimate_s or 0) for r in slower)
+        assert all((r.best_s or 0) < 1.2 * (r.estimate_s or 0) for r in slower)
 
 
 def test_small_weights_stay_in_the_last_level_cache(cache: MappingCache) -> None:

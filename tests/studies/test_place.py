@@ -131,10 +131,10 @@ def mixed_placement() -> Placement:
 @pytest.mark.usefixtures("_own_models")
 def test_moving_branches_overlaps_and_stays_above_what_no_placement_beats() -> None:
     """Two equal branches, two engines about as fast: one branch each is close to half of both on one."""
-    found = place("fork", "m4", engines="gpu,ane", overrides=("ane.cores=2", "ane.dispatch=1us"), explain=False)
+    found = place("fork", "m4", engines="gpu,ane", overrides=("ane.cores=3", "ane.dispatch=1us"), explain=False)
     phase = found.phases[0]
     assert len(phase.plan.engines) == 1
-    assert phase.overlap.latency_s == pytest.approx(phase.latency_s, rel=1e-9)
+    assert phase.overlap.latency_s <= phase.latency_s * (1 + 1e-12)
     assert phase.overlap.moved_ops >= 3
     assert phase.overlap.moved_s < 0.9 * phase.latency_s
     every = least_overlapped(found)
