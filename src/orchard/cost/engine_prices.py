@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from orchard.cost.energy import energy_j
-from orchard.cost.evaluate import Call, phase_time
+from orchard.cost.evaluate import Call, call_seconds, phase_time
 from orchard.cost.lower import Kernel, KernelTable
 from orchard.cost.profile import Profile
 from orchard.cost.terms import Hardware
@@ -66,7 +66,7 @@ def price_launches(
     compute, memory = time.kernels.compute[row] / count, time.kernels.memory[row] / count
     dispatch = time.kernels.dispatch[row] * mine / np.maximum(waits, 1e-300)
     seconds = compute + memory + dispatch
-    call_s = profile.values().get("call_s", 0.0) * sum(call.weight for call in calls)
+    call_s = float(call_seconds(hw, profile.values())) * sum(call.weight for call in calls)
 
     def joules(ops: Floats | float, moved: Floats | float, seconds: Floats | float) -> Floats:
         found = energy_j(profile.engine, ops=ops, dram_bytes=moved, seconds=seconds, hw=hw, low_bits=low_bits)

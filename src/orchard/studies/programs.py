@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from orchard.cost.energy import HOST_W, active_watts, energy_terms
 from orchard.cost.evaluate import Call as CostCall
-from orchard.cost.evaluate import engine_model
+from orchard.cost.evaluate import call_seconds, engine_model
 from orchard.cost.lower import KernelArrays
 from orchard.cost.profile import Profile
 from orchard.cost.traffic import kernel_traffic
@@ -110,7 +110,7 @@ class Programs:
         return round((self._call_s() - self._on_engine_s()) * PS)
 
     def _call_s(self) -> float:
-        return self.plan.profile.values().get("call_s", 0.0)
+        return float(call_seconds(self.hw, self.plan.profile.values()))
 
     def _on_engine_s(self) -> float:
         engine = self.plan.profile.engine
