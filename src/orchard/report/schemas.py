@@ -112,6 +112,7 @@ class Prediction(_Versioned):
     batch: int
     depth: int
     steps: int | None
+    techniques: list[str]
     ttft_s: float | None
     phases: dict[str, Phase]
     memory: Memory
@@ -1154,6 +1155,65 @@ class Architecture(_Versioned):
     kind: Literal["estimate"]
     rankings: list[DesignRanking]
     steps: list[DesignStep]
+class TechniqueSummary(_Record):
+    name: str
+    title: str
+    family: str
+    relieves: list[str]
+    ratings: dict[str, str]
+    verdict: str
+    priced: bool
+    claims: int
+
+
+class Techniques(_Versioned):
+    """`orchard technique list`."""
+
+    schema_name: Literal["orchard.techniques/1"] = Field(alias="schema")
+    techniques: list[TechniqueSummary]
+
+
+class TechniqueOption(_Record):
+    name: str
+    default: int | float | bool | str
+    values: str
+    about: str
+
+
+class PublishedClaim(_Record):
+    id: str
+    model: str
+    setting: str
+    metric: str
+    baseline: str
+    value: str
+    hardware: str
+    verified: bool
+    source: str
+
+
+class TechniqueCard(_Versioned):
+    """`orchard technique show`."""
+
+    schema_name: Literal["orchard.technique/1"] = Field(alias="schema")
+    name: str
+    title: str
+    family: str
+    relieves: list[str]
+    ratings: dict[str, str]
+    verdict: str
+    priced: bool
+    mechanism: str
+    formula: str
+    sources: list[str]
+    helps: str
+    hurts: str
+    quality: str
+    example: str
+    no_rule: str | None
+    refused: dict[str, str]
+    options: list[TechniqueOption]
+    claims: list[PublishedClaim]
 
 
 def _all_schemas() -> dict[str, type[_Versioned]]:
