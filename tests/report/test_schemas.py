@@ -50,7 +50,8 @@ COMMANDS = {
     "technique show": ("technique", "show", "palettize"),
     "technique without a rule": ("technique", "show", "w4a4"),
     "predict with techniques": (
-        "predict", "qwen3-0.6b", "--chip", "m4", "--breakdown", "--apply", "palettize:bits=4,group=16", "--apply", "kv-quant:bits=8",
+        "predict", "qwen3-0.6b", "--chip", "m4", "--breakdown", "--apply", "palettize:bits=4,group=16",
+        "--apply", "kv-quant:bits=8",
     ),
     "complexity on a chip": ("complexity", "qwen3-4b", "--chip", "m4max"),
 }

@@ -57,7 +57,7 @@ def render_techniques(cards: Sequence[Card]) -> str:
                 lines.append(
                     f"{mark} {card.name:<24}{ratings}  {textwrap.shorten(card.verdict, 31, placeholder='...')}"
                 )
-    lines += ["", "++ strong, + useful, 0 neutral, - hurts, x not expressible; GPU+ has matrix units"]
+    lines += ["", "++ strong, + useful, 0 neutral, - hurts, x not expressible", "GPU+ is a GPU with matrix units (M5, A19)"]
     lines += ["* no cost rule (`orchard technique show NAME` says why)"]
     return "\n".join(lines)
 

@@ -259,7 +259,8 @@ def _offloaded(run: Run, technique: Technique, one: Phase, memory: Memory) -> tu
     grown = seconds / one.latency_s
     return replace(
         one, latency_s=seconds, interval_s=(one.interval_s[0] * grown, one.interval_s[1] * grown),
-        tokens_per_s=one.tokens_per_s / grown, bound_s=max(one.bound_s, seconds), bound_by={"compute": 0.0, "memory": 1.0, "dispatch": 0.0},
+        tokens_per_s=one.tokens_per_s / grown, bound_s=max(one.bound_s, seconds),
+        bound_by={"compute": 0.0, "memory": 1.0, "dispatch": 0.0},
         kernels=tuple(_scaled(k, grown, "") for k in one.kernels),
     ), kept  # fmt: skip
 
