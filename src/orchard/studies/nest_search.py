@@ -1,9 +1,9 @@
 """The mapper's moves, put together from the lattice (mapping), the word counts (cost) and the engine (search).
 
 See `orchard.cost.placement` for the moves and why they lose nothing. A slot is (stage, placed tensors, waiting flows as bits or
--1); stages are the machine's levels and fan-outs from the inside out. Rows of a slot with the same tiles have the same completions, so the
-engine's dominance applies. Compared columns: energy, words used in the level being filled, MAC steps, and (when time at memory
-ports can bind) words per port limit.
+-1); stages are the machine's levels and fan-outs from the inside out. Rows of a slot with the same tiles have the same
+completions, so the engine's dominance applies. Compared columns: energy, words used in the level being filled, MAC steps, and
+(when time at memory ports can bind) words per port limit.
 """
 
 from __future__ import annotations
@@ -255,8 +255,8 @@ class NestModel:
         return [d for d in self.flow_words.relevant[tensor] if d in lacked]
 
     def _may_join(self, stage: int, tensor: str) -> bool:
-        """Whether an equal tile of a tensor that waits already may gain by waiting too: they can share a sliding loop, or stay put
-        across loops beyond the tiles of a level further out."""
+        """Whether an equal tile of a tensor that waits already may gain by waiting too: they can share a sliding loop, or stay
+        put across loops beyond the tiles of a level further out."""
         lacking = set(self.flow_words.irrelevant[tensor])
         outer = [n for n in self.stages[stage + 1 :] if isinstance(n, Level)]
         return bool(self.flow_words.windows[tensor]) or any(

@@ -1,0 +1,64 @@
+"""Nests that only a search with several waiting tiles, shared sliding loops and larger waiting tiles finds; each was once missed
+by a search that called its answer proven."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchard.cost.mapped import check_capacity, estimate
+from orchard.cost.nest import count
+from orchard.hw.arch import Architecture, Compute, Level
+from orchard.ir import parse_einsum
+from orchard.mapping import Keep, Loop, Nest, Problem
+from orchard.studies.map import map_op
+
+ROOT = Level(name="D", read_energy_pj=20.0, write_energy_pj=20.0)
+
+
+def machine(*nodes: Level) -> Architecture:
+    return Architecture(name="toy", nodes=(ROOT, *nodes), compute=Compute(energy_pj=0.0))
+
+
+def level(name: str, roles: str, capacity: int | None, write_pj: float, read_pj: float = 1.0) -> Level:
+    return Level(
+        name=name, keep=frozenset(roles), capacity_words=capacity, read_energy_pj=read_pj, write_energy_pj=write_pj
+    )
+
+
+CASES = {
+    "one sliding loop for equal tiles in two levels": (
+        "(p+r), k r -> k p", {"p": 4, "r": 2, "k": 2}, machine(level("G", "I", 2, 5, 5), level("R", "I", 2, 5)),
+        (Loop("p", 1), Keep("G", "A"), Keep("R", "A"), Loop("k", 1), Loop("r", 1)),
+    ),
+    "two tensors stay across the same loop": (
+        "m, n -> m", {"m": 2, "n": 4}, machine(level("G", "W", 1, 1), level("R", "IO", 4, 9)),
+        (Loop("n", 1), Keep("G", "B"), Keep("R", "A"), Keep("R", "O"), Loop("m", 1)),
+    ),
+    "one tensor stays in two levels": (
+        "k, k n -> n", {"k": 2, "n": 8},
+        machine(level("H", "W", 2, 1), level("G", "IW", 4, 1), level("R", "I", 2, 9)),
+        (Loop("n", 1), Keep("H", "B"), Keep("G", "B"), Keep("G", "A"), Keep("R", "A"), Loop("k", 1)),
+    ),
+    "a loop inside the tile that stays is reuse further out": (
+        "m, n -> m n", {"m": 4, "n": 4}, machine(level("G", "W", 1, 1), level("R", "I", 4, 9)),
+        (Loop("n", 1), Keep("G", "B"), Keep("R", "A"), Loop("m", 1)),
+    ),
+    "the same in a matrix product with every tensor in both levels": (
+        "m k, k n -> m n", {"m": 2, "k": 2, "n": 4},
+        machine(level("G", "IWO", 10, 1),
+                Level(name="R", capacity_words={"I": 4, "W": 1, "O": 1}, read_energy_pj=0.0, write_energy_pj=50.0)),
+        (Loop("n", 1), Keep("G", "O"), Keep("G", "B"), Keep("G", "A"), Keep("R", "A"), Loop("m", 1), Keep("R", "O"),
+         Loop("k", 1), Keep("R", "B")),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_nest_beats_a_proven_answer(name: str) -> None:
+    text, sizes, arch, nodes = CASES[name]
+    problem = Problem("x", parse_einsum(text), sizes, ("A", "B", "O"))
+    counts = count(Nest(nodes), problem, arch)
+    check_capacity(counts, problem, arch)
+    mapped = map_op(problem, arch, "energy")
+    assert mapped.optimal
+    assert mapped.value <= estimate(counts, problem, arch).energy_pj * (1 + 1e-9)
