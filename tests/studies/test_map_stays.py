@@ -3,14 +3,21 @@ by a search that called its answer proven."""
 
 from __future__ import annotations
 
+import random
+import sys
+from pathlib import Path
+
 import pytest
 
 from orchard.cost.mapped import check_capacity, estimate
 from orchard.cost.nest import count
 from orchard.hw.arch import Architecture, Compute, Level
 from orchard.ir import parse_einsum
-from orchard.mapping import Keep, Loop, Nest, Problem
+from orchard.mapping import ImpossibleSpace, Keep, Loop, Nest, Problem
 from orchard.studies.map import map_op
+
+sys.path.insert(0, str(Path(__file__).parent))
+from spaces import best_of_all, case
 
 ROOT = Level(name="D", read_energy_pj=20.0, write_energy_pj=20.0)
 
@@ -62,3 +69,19 @@ def test_no_nest_beats_a_proven_answer(name: str) -> None:
     mapped = map_op(problem, arch, "energy")
     assert mapped.optimal
     assert mapped.value <= estimate(counts, problem, arch).energy_pj * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", [*range(8), 35])  # 35: words shared across two fan-outs were bounded too high
+def test_equal_to_enumeration_of_hard_spaces(seed: int) -> None:
+    """benchmarks/mapping/exhaustive.py runs more of them, and larger ones."""
+    problem, arch, objective = case(random.Random(seed))
+    best, tried = best_of_all(problem, arch, objective, 150)
+    if tried > 150:
+        return  # too many nests to enumerate
+    if best is None:
+        with pytest.raises(ImpossibleSpace):
+            map_op(problem, arch, objective)
+        return
+    mapped = map_op(problem, arch, objective)
+    assert mapped.optimal
+    assert mapped.value == pytest.approx(best, rel=1e-9)

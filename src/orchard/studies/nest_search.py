@@ -471,9 +471,13 @@ class NestModel:
             if f"reps{i}" in carried:
                 up, down = self.least_ends[i]
                 reps = carried[f"reps{i}"][:, None]
-                sharing = copies[:, self.flow_words.irrelevant[flow.tensor]].prod(axis=1) * outside
-                total += up * np.maximum(1.0, reps / sharing[None, :]) + down * reps
-                total += self._come_back(i, reps, self._copies_left(carried, split), sharing[None, :])
+                lacking = self.flow_words.irrelevant[flow.tensor]
+                sharing = copies[:, lacking].prod(axis=1)[None, :] * outside
+                for f in self._fans_between(flow):
+                    if f < stage:
+                        sharing = sharing * carried[f"lanes{f}"][:, lacking].prod(axis=1)[:, None]
+                total += up * np.maximum(1.0, reps / sharing) + down * reps
+                total += self._come_back(i, reps, self._copies_left(carried, split), sharing)
         lanes = copies.prod(axis=1) * outside
         steps = carried["steps"][:, None] / lanes[None, :] / self.mac_rate
         return self._score(total, np.maximum(steps, self.least_steps / self.mac_rate), None)
@@ -617,7 +621,10 @@ class NestModel:
         spread = self.spread[fan.name]
         batch, source = self._interleaved(stage, mask, waiting, batch)
         onward: Slot = (stage + 1, 0, waiting)
-        least = {name: values.min(axis=0, keepdims=True) for name, values in batch.carried.items()}
+        least = {  # of any row, per value; more copies that share or split mean less
+            name: (values.max if name.startswith(("red", "lanes")) else values.min)(axis=0, keepdims=True)
+            for name, values in batch.carried.items()
+        }
         hopeful = np.flatnonzero(self._way_bounds(slot, least, spread.copies)[0] < best)
         rows_per_chunk = max(1, 500_000 // max(1, len(hopeful)))
         for start in range(0, len(batch), rows_per_chunk):
