@@ -860,6 +860,7 @@ class PlacedOverlap(_Record):
 
 
 class PlacedPhasePart(_Record):
+    times: float
     latency_s: float
     interval_s: list[float] = Field(min_length=2, max_length=2)
     bound_s: float
