@@ -494,11 +494,16 @@ class NestModel:
             if name.startswith("reps"):
                 columns.append(carried[name])
                 i = int(name[4:])
+                crossed = [f for f in self._fans_between(self.flows[i]) if f < stage]
+                if crossed:  # copies that share words: more of them is less to pay at the parent
+                    lacking = self.flow_words.irrelevant[self.flows[i].tensor]
+                    shares = np.prod([carried[f"lanes{f}"][:, lacking].prod(axis=1) for f in crossed], axis=0)
+                    columns.append(-shares.astype(np.float64))
                 if self.ragged or self.flow_words.windows[self.flows[i].tensor]:
                     parts.append(self.lattice.keys(carried[f"snap{i}"]))
                     parts.append(carried[f"slid{i}"].astype(np.int64))
                     parts.append(carried[f"run{i}"])
-            elif name.startswith("lanes") and ((len(self.fans) > 1 and self._any_windows()) or self.ragged):
+            elif name.startswith(("lanes", "below")) and ((len(self.fans) > 1 and self._any_windows()) or self.ragged):
                 parts += [carried[name][:, d] for d in range(len(self.lattice.dims))]
             elif name.startswith("red") or (name.startswith("all") and self.compare_time and waiting >= 0):
                 columns.append(-carried[name])
