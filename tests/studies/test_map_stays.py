@@ -7,6 +7,7 @@ import random
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from orchard.cost.mapped import check_capacity, estimate
@@ -14,7 +15,10 @@ from orchard.cost.nest import count
 from orchard.hw.arch import Architecture, Compute, Level
 from orchard.ir import parse_einsum
 from orchard.mapping import ImpossibleSpace, Keep, Loop, Nest, Problem
-from orchard.studies.map import map_op
+from orchard.mapping.lattice import lattice_of
+from orchard.search import layered
+from orchard.studies.map import map_op, patterns
+from orchard.studies.nest_search import NestModel
 
 sys.path.insert(0, str(Path(__file__).parent))
 from spaces import best_of_all, case
@@ -85,3 +89,36 @@ def test_equal_to_enumeration_of_hard_spaces(seed: int) -> None:
     mapped = map_op(problem, arch, objective)
     assert mapped.optimal
     assert mapped.value == pytest.approx(best, rel=1e-9)
+
+
+def models(seed: int):
+    """The search's problem for every pattern of residency of a hard space; none where the space is large."""
+    problem, arch, objective = case(random.Random(seed))
+    if len(patterns(problem, arch)) > 4 or max(problem.sizes.values()) > 4:
+        return
+    for pattern in patterns(problem, arch):
+        try:
+            yield NestModel(
+                problem, arch, lattice_of(problem, "perfect", ()), pattern, objective, compare_time=True, ragged=False
+            )
+        except ImpossibleSpace:
+            continue
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_dominance_alone_loses_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best score with every row kept equals that with beaten rows dropped; no incumbent, so no bound cuts."""
+    for model in models(seed):
+        with_rule = layered.solve(model).score
+        with monkeypatch.context() as patch:
+            patch.setattr(layered, "undominated", lambda key, columns: np.arange(len(key)))  # noqa: ARG005
+            assert layered.solve(model).score == pytest.approx(with_rule, rel=1e-9)
+
+
+@pytest.mark.parametrize("seed", [*range(12), 35])
+def test_bounds_alone_lose_nothing(seed: int) -> None:
+    """An incumbent just above the best cuts as much as bounds can, and still finds it."""
+    for model in models(seed):
+        best = layered.solve(model).score
+        if np.isfinite(best) and best > 0:
+            assert layered.solve(model, incumbent=best * (1 + 1e-9)).score == pytest.approx(best, rel=1e-9)
