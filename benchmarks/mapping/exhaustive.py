@@ -11,12 +11,14 @@ import argparse
 import random
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / folder) for folder in ("src", "tests/studies", "tests/cost")]
 
-from exhaustive import brute, case  # noqa: E402 - tests/studies
+import spaces as hard  # noqa: E402 - tests/studies
+from exhaustive import brute, case  # noqa: E402
 from test_constraints import compare  # noqa: E402
 from test_nest import check, random_case  # noqa: E402
 
@@ -40,9 +42,24 @@ def same(seed: int, limit: int) -> bool | None:
     return best is not None and mapped.optimal and abs(mapped.value - best[0]) <= 1e-9 * best[0]
 
 
-def spaces(wanted: int, limit: int, stop: float) -> tuple[int, int]:
-    """(spaces that agree, seeds tried)."""
-    found = seed = 0
+def same_hard(seed: int, limit: int) -> bool | None:
+    """The same for a space of `tests/studies/spaces.py`."""
+    problem, arch, objective = hard.case(random.Random(seed))
+    best, tried = hard.best_of_all(problem, arch, objective, limit)
+    if tried > limit:
+        return None
+    try:
+        mapped = map_op(problem, arch, objective)
+    except ImpossibleSpace:
+        return best is None
+    return best is not None and mapped.optimal and abs(mapped.value - best) <= 1e-9 * best
+
+
+def spaces(
+    wanted: int, limit: int, stop: float, first: int, same: Callable[[int, int], bool | None] = same
+) -> tuple[int, int]:
+    """(spaces that agree, first seed that was not tried)."""
+    found, seed = 0, first
     while found < wanted and time.process_time() < stop:
         answer = same(seed, limit)
         if answer is False:
@@ -51,26 +68,28 @@ def spaces(wanted: int, limit: int, stop: float) -> tuple[int, int]:
     return found, seed
 
 
-def constrained(wanted: int, limit: int, stop: float) -> tuple[int, int]:
+def constrained(wanted: int, limit: int, stop: float, first: int) -> tuple[int, int]:
     """The same under random constraints; `compare` raises where they differ."""
-    found = seed = 0
+    found, seed = 0, first
     while found < wanted and time.process_time() < stop:
         found, seed = found + compare(seed, limit), seed + 1
     return found, seed
 
 
-def nests(wanted: int, stop: float) -> int:
+def nests(wanted: int, stop: float, first: int) -> tuple[int, int]:
     """Random nests whose counts equal those of their execution; `check` raises where they differ."""
-    for seed in range(wanted):
+    for seed in range(first, first + wanted):
         if time.process_time() > stop:
-            return seed
+            return seed - first, seed
         check(*random_case(random.Random(seed)))
-    return wanted
+    return wanted, first + wanted
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--spaces", type=int, default=500)
+    options.add_argument("--hard", type=int, default=200, help="spaces of tests/studies/spaces.py")
+    options.add_argument("--first", type=int, default=0, help="seed to begin with: runs may be taken up again")
     options.add_argument("--constrained", type=int, default=200)
     options.add_argument("--nests", type=int, default=10_000)
     options.add_argument("--limit", type=int, default=3000, help="nests per space; larger spaces are left out")
@@ -78,15 +97,22 @@ def main() -> None:
     given = options.parse_args()
     rows = []
     for name, part in (
-        ("free spaces equal to enumeration", lambda stop: spaces(given.spaces, given.limit, stop)),
-        ("constrained spaces equal to enumeration", lambda stop: constrained(given.constrained, given.limit, stop)),
-        ("nests whose counts equal their execution", lambda stop: (nests(given.nests, stop),) * 2),
+        ("free spaces equal to enumeration", lambda stop: spaces(given.spaces, given.limit, stop, given.first)),
+        (
+            "hard spaces equal to enumeration",
+            lambda stop: spaces(given.hard, given.limit, stop, given.first, same_hard),
+        ),
+        (
+            "constrained spaces equal to enumeration",
+            lambda stop: constrained(given.constrained, given.limit, stop, given.first),
+        ),
+        ("nests whose counts equal their execution", lambda stop: nests(given.nests, stop, given.first)),
     ):
         started = time.process_time()
         found, seeds = part(started + given.seconds)
         rows.append((name, found, seeds, f"{time.process_time() - started:.0f}"))
         print(*rows[-1], sep=", ", flush=True)
-    lines = table(["what", "equal", "seeds tried", "CPU s"], rows)
+    lines = table(["what", "equal", "seeds up to", "CPU s"], rows)
     command = f"python benchmarks/mapping/exhaustive.py {' '.join(sys.argv[1:])}"
     print(write("exhaustive", "Proofs and counts against enumeration and execution", [f"`{command}`", "", *lines]))
 

@@ -71,6 +71,7 @@ def test_text_fits_80_columns_and_names_the_units(capsys: pytest.CaptureFixture[
         (["explore", "none.yaml"], "cannot be read"),
         (["explore", "study.yaml", "--backend", "lokey"], "did you mean loky"),
         (["explore", "study.yaml", "--address", "tcp://x:1"], "--backend dask"),
+        (["runs", "list", "none"], "no such folder"),
         (["runs", "show", "none"], "no run here"),
         (["runs", "resume", "none"], "no run here"),
         (["runs", "compare", "none", "none"], "no run here"),

@@ -20,7 +20,7 @@ COMMAND = re.compile(r"`(orchard [a-z][^`\n]*)`")
 WHOLE = ("orchard chips", "orchard models", "orchard scenarios")
 OF_LATER = ("orchard validate", "orchard calibrate", "orchard check-trace")
 """Commands that need longer than a page test may take, or files the reader has."""
-PLACEHOLDERS = {"CHIP", "MODEL", "RUN", "FILE", "STUDY.yaml", "DIR"}
+PLACEHOLDERS = {"CHIP", "MODEL", "NAME", "RUN", "FILE", "STUDY.yaml", "DIR"}
 FILE = re.compile(r"^```yaml\n# ([\w-]+\.yaml)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)
 """A file a page shows: its name is the comment in the first line. Commands find it in their folder."""
 

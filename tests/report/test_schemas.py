@@ -46,6 +46,13 @@ COMMANDS = {
     "simulate without limits": ("simulate", "xr-outdoor", "--chip", "m4", "--seconds", "1", "--chassis", "none"),
     "predict by simulation": ("predict", "qwen3-4b", "--chip", "m1", "--weights", "q4_0", "--fidelity", "simulation"),
     "scenarios": ("scenarios",),
+    "technique list": ("technique", "list", "--engine", "ane"),
+    "technique show": ("technique", "show", "palettize"),
+    "technique without a rule": ("technique", "show", "w4a4"),
+    "predict with techniques": (
+        "predict", "qwen3-0.6b", "--chip", "m4", "--breakdown", "--apply", "palettize:bits=4,group=16",
+        "--apply", "kv-quant:bits=8",
+    ),
     "complexity on a chip": ("complexity", "qwen3-4b", "--chip", "m4max"),
 }
 

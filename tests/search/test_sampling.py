@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from orchard.search.pareto import hypervolume
-from orchard.search.sampling import Told, grid, grid_size, latin_hypercube, nsga2, snapped, uniform
+from orchard.search.sampling import (
+    Floats,
+    Told,
+    grid,
+    grid_size,
+    latin_hypercube,
+    nsga2,
+    optuna_sampler,
+    snapped,
+    uniform,
+)
 
 LEVELS = st.lists(st.integers(0, 5), min_size=1, max_size=4)
 
@@ -98,3 +110,22 @@ def test_a_small_space_is_exhausted() -> None:
             points = search.send((points[:, :2], np.zeros(len(points))))
     except StopIteration:
         assert seen == 6
+
+
+@pytest.mark.parametrize(("levels", "budget", "expected"), [((3, 2, 2), 20, 12), ((3, 2, 2), 7, 7), ((5, 0, 4), 30, 30)])
+@pytest.mark.filterwarnings("error")
+def test_the_tree_proposes_nothing_twice_and_uses_up_a_small_space(
+    levels: tuple[int, ...], budget: int, expected: int
+) -> None:
+    def run() -> Floats:
+        search = optuna_sampler(levels, 2, budget=budget, seed=1)
+        points = [next(search)]
+        with contextlib.suppress(StopIteration):
+            while True:
+                x = points[-1]
+                points.append(search.send((np.stack([x.sum(1), -x[:, 0]], 1), np.maximum(x[:, 2] - 0.5, 0.0))))
+        return np.concatenate(points)
+
+    found = run()
+    assert len(found) == len(np.unique(found, axis=0)) == expected
+    assert np.array_equal(found, run())

@@ -1,6 +1,7 @@
 import pytest
 
 from orchard.studies.errors import StudyError
+from orchard.studies.place import place
 from orchard.studies.predict import predict, predict_variants
 from orchard.studies.request import Request
 
@@ -83,3 +84,14 @@ def test_a_comparison_shows_whole_pictures():
     found = compare(["stable-diffusion-1.5", "stable-diffusion-2.1-base"], ["m2"], engines="ane")
     assert found.shown == ("inference",)
     assert "unet" in found.phases
+
+
+def test_a_placement_counts_each_part_as_often_as_it_runs() -> None:
+    """One engine: `place` is `predict` of the whole picture."""
+    picture = {"steps": 3, "inputs": ("image=1x3x256x256",)}
+    placed = place("small-stable-diffusion-v0", "m2", engines="ane", explain=False, **picture)
+    alone = predict("small-stable-diffusion-v0", "m2", engine="ane", **picture)
+    assert {p.name: p.times for p in placed.phases} == {"text_encoder": 1, "unet": 3, "vae_decoder": 1}
+    assert placed.total_s == alone.phases["inference"].latency_s
+    assert placed.total_j == pytest.approx(alone.phases["inference"].energy_j, rel=1e-12)
+    assert placed.answer.value == pytest.approx(placed.total_s, rel=1e-12)

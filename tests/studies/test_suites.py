@@ -8,7 +8,7 @@ from orchard.studies.errors import StudyError
 from orchard.studies.kernel_rows import build_of
 from orchard.studies.predict import predict
 from orchard.studies.suites import load_suite, suite_records
-from orchard.studies.techniques import technique_pairs
+from orchard.studies.technique_pairs import technique_pairs
 from orchard.studies.validate import _rank_correlation, validate
 
 

@@ -17,6 +17,7 @@ import typer
 from orchard.app import exits
 from orchard.app.options import (
     Activations,
+    Apply,
     AsJson,
     Assume,
     Batch,
@@ -83,6 +84,7 @@ def predict(
     input: Inputs = None,
     steps: Steps = None,
     assume_elementwise: Assume = None,
+    apply: Apply = None,
     fidelity: Fidelity = "estimate",
     set: Set = None,
     breakdown: Breakdown = False,
@@ -99,6 +101,7 @@ def predict(
         model=model, chip=chip, runtime=runtime, engine=engine, weights=weights, activations=activations, kv=kv,
         batch=batch, prompt=prompt, generate=generate, depth=depth, threads=threads, inputs=tuple(input or ()),
         steps=steps, assume_elementwise=tuple(assume_elementwise or ()), fidelity=fidelity, overrides=tuple(set or ()),
+        apply=tuple(apply or ()),
     )  # fmt: skip
     prediction = answer(request)
     remedy = None
@@ -262,6 +265,7 @@ OPTIONAL = (
     "orchard.app.sensitivity_commands",
     "orchard.app.place_commands",
     "orchard.app.simulate_commands",
+    "orchard.app.technique_commands",
 )
 """Commands with a module of their own: each has `register(app)`."""
 

@@ -96,6 +96,8 @@ def runs_list(
     from orchard.report.explore import render_runs, runs_record
     from orchard.studies.explore.runs import list_runs
 
+    if root != RUNS and not root.is_dir():
+        raise OrchardError(f"{root}: no such folder; expected one that holds runs")
     found = list_runs(root)
     if json:
         print_json(runs_record(found))

@@ -55,6 +55,10 @@ Inputs = Annotated[
 Steps = Annotated[
     int | None, _option("--steps", "Denoising steps of a pipeline such as stable-diffusion-1.5.", WORKLOAD, "N")
 ]
+Apply = Annotated[
+    list[str] | None,
+    _option("--apply", "A technique: palettize:bits=4,group=16 (`orchard technique list`). Repeat to combine.", WORKLOAD, "T"),
+]
 Assume = Annotated[
     list[str] | None,
     _option("--assume-elementwise", "Op of a model file without a rule: count it as touching each element once.", WORKLOAD, "OP"),

@@ -22,6 +22,7 @@ from orchard.app.options import (
     Prompt,
     RuntimeOption,
     Set,
+    Steps,
     Weights,
 )
 
@@ -53,6 +54,7 @@ def place_command(
     prompt: Prompt = 512,
     generate: Generate = 128,
     depth: Depth = 0,
+    steps: Steps = None,
     input: Inputs = None,
     set: Set = None,
     plan: Annotated[
@@ -71,7 +73,7 @@ def place_command(
 
     request = Request(
         model=model, chip=chip, runtime=runtime, weights=weights, activations=activations, kv=kv, batch=batch,
-        prompt=prompt, generate=generate, depth=depth, inputs=tuple(input or ()), overrides=tuple(set or ()),
+        prompt=prompt, generate=generate, depth=depth, steps=steps, inputs=tuple(input or ()), overrides=tuple(set or ()),
     )  # fmt: skip
     found = answer_placement(
         request, objective=objective, engines=engines, precision=precision, plan=plan, time_limit_s=time_limit

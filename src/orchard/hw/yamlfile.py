@@ -51,7 +51,7 @@ def _read_text(path: Path) -> str:
             raise HardwareError(f"{path}: {size:,} bytes, expected a chip file of at most {_MAX_BYTES:,}")
         return path.read_bytes().decode("utf-8")
     except UnicodeDecodeError:
-        raise HardwareError(f"{path}: not UTF-8 text, expected a YAML chip file") from None
+        raise HardwareError(f"{path}: not UTF-8 text, expected a YAML file") from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise HardwareError(f"{str(path)[:80]}: cannot be read ({reason})") from None

@@ -124,4 +124,5 @@ def print_nest(nest: Nest, problem: Problem, arch: Architecture) -> str:
 
 def refuse(where: str, need: float, have: float, remedy: str) -> ImpossibleSpace:
     """'Does not fit', with the level, the need and what would fit."""
-    return ImpossibleSpace(f"{where}: needs {need:,.0f} words, has {have:,.0f} ({need / have:.2g}x over). {remedy}")
+    over = f" ({need / have:.2g}x over)" if have > 0 else ""
+    return ImpossibleSpace(f"{where}: needs {need:,.0f} words, has {have:,.0f}{over}. {remedy}")

@@ -22,9 +22,14 @@ MOST_DIFFERENCES = 8
 def render_placement(p: Placement) -> RenderableType:
     """The whole answer, at most 80 columns."""
     return stacked(
-        heading(f"{p.placing.parts[0].graph.name} on {p.placing.soc.name}"), _summary(p), *_phases(p), _caches(p),
+        heading(f"{_model(p)} on {p.placing.soc.name}"), _summary(p), *_phases(p), _caches(p),
         _alternatives(p), _restrictions(p), _difference(p.difference, p.objective), Text(), _memory(p),
     )  # fmt: skip
+
+
+def _model(p: Placement) -> str:
+    """The model as `predict` names it: a pipeline has a graph per part, and none is the whole."""
+    return next(iter(p.placing.plans.values())).model.name
 
 
 def shown(value: float | None, objective: str) -> str:
@@ -70,7 +75,7 @@ def _phases(p: Placement) -> Iterator[RenderableType]:
 
 
 def _phase_line(phase: PlacedPhase) -> str:
-    per = " a token" if phase.name == "decode" else ""
+    per = " a token" if phase.name == "decode" else f" a pass, {phase.times:.0f} passes" if phase.times > 1 else ""
     low, high = (number(x * 1e3) for x in phase.interval_s)
     return f"{phase.name}: {number(phase.latency_s * 1e3)} ms{per} ({low} - {high}), {number(phase.energy_j * 1e3)} mJ"
 

@@ -55,7 +55,8 @@ def _headline(p: Prediction) -> RenderableType:
         f"{request.threads} threads" if request.threads else "",
         request.fidelity,
     ]
-    return stacked(model, chip, Text(" · ".join(f for f in facts if f), style="dim"))
+    applied = [Text(f"with {text}") for text in p.techniques]
+    return stacked(model, chip, Text(" · ".join(f for f in facts if f), style="dim"), *applied)
 
 
 def phase_notation(name: str, prediction: Prediction) -> str:

@@ -112,6 +112,7 @@ class Prediction(_Versioned):
     batch: int
     depth: int
     steps: int | None
+    techniques: list[str]
     ttft_s: float | None
     phases: dict[str, Phase]
     memory: Memory
@@ -862,6 +863,7 @@ class PlacedOverlap(_Record):
 
 
 class PlacedPhasePart(_Record):
+    times: float
     latency_s: float
     interval_s: list[float] = Field(min_length=2, max_length=2)
     bound_s: float
@@ -1157,6 +1159,65 @@ class Architecture(_Versioned):
     kind: Literal["estimate"]
     rankings: list[DesignRanking]
     steps: list[DesignStep]
+class TechniqueSummary(_Record):
+    name: str
+    title: str
+    family: str
+    relieves: list[str]
+    ratings: dict[str, str]
+    verdict: str
+    priced: bool
+    claims: int
+
+
+class Techniques(_Versioned):
+    """`orchard technique list`."""
+
+    schema_name: Literal["orchard.techniques/1"] = Field(alias="schema")
+    techniques: list[TechniqueSummary]
+
+
+class TechniqueOption(_Record):
+    name: str
+    default: int | float | bool | str
+    values: str
+    about: str
+
+
+class PublishedClaim(_Record):
+    id: str
+    model: str
+    setting: str
+    metric: str
+    baseline: str
+    value: str
+    hardware: str
+    verified: bool
+    source: str
+
+
+class TechniqueCard(_Versioned):
+    """`orchard technique show`."""
+
+    schema_name: Literal["orchard.technique/1"] = Field(alias="schema")
+    name: str
+    title: str
+    family: str
+    relieves: list[str]
+    ratings: dict[str, str]
+    verdict: str
+    priced: bool
+    mechanism: str
+    formula: str
+    sources: list[str]
+    helps: str
+    hurts: str
+    quality: str
+    example: str
+    no_rule: str | None
+    refused: dict[str, str]
+    options: list[TechniqueOption]
+    claims: list[PublishedClaim]
 
 
 def _all_schemas() -> dict[str, type[_Versioned]]:

@@ -6,6 +6,7 @@ are equal points. Everything depends on the seed alone: not on how proposals are
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Sequence
 from typing import Any
 
@@ -176,26 +177,86 @@ class _Seen:
 def optuna_sampler(
     levels: Sequence[int], objectives: int, *, budget: int, seed: int, batch: int = 8
 ) -> Generator[Floats, Told, None]:
-    """Tree-structured Parzen estimator [Bergstra 2011, by optuna], `batch` points at a time, for slow evaluations."""
-    import optuna
-
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    names = [str(axis) for axis in range(len(levels))]
-    space: dict[str, optuna.distributions.BaseDistribution] = {
-        name: optuna.distributions.IntDistribution(0, n - 1) if n else optuna.distributions.FloatDistribution(0.0, 1.0)
-        for name, n in zip(names, levels, strict=True)
-    }
-    sampler = optuna.samplers.TPESampler(seed=seed, constraints_func=lambda trial: trial.user_attrs["broken"])
-    study = optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)
-    left = budget
+    """Tree-structured Parzen estimator [Bergstra 2011, by optuna], `batch` points at a time, for slow evaluations. No point is
+    proposed twice: a repeat is told what is known of it. Ends early when a space of levels alone is used up."""
+    tree = _Tree(levels, objectives, seed)
+    left = min(budget, grid_size(levels)) if all(levels) else budget
     while left > 0:
-        trials = [study.ask(space) for _ in range(min(batch, left))]
-        raw = np.array([[t.params[n] for n in names] for t in trials], dtype=np.float64)
-        points = snapped(
-            np.stack([(raw[:, a] + 0.5) / n if n else raw[:, a] for a, n in enumerate(levels)], axis=1), levels
-        )
+        points = tree.ask(min(batch, left))
+        if not len(points):
+            return
         values, broken = yield points
-        for trial, value, by in zip(trials, values, broken, strict=True):
-            trial.set_user_attr("broken", [float(by)])
-            study.tell(trial, [float(v) if np.isfinite(v) else 1e30 for v in value])
-        left -= len(trials)
+        tree.tell(points, values, broken)
+        left -= len(points)
+
+
+_TRIES = 4
+"""Proposals per point wanted, before unseen points are taken evenly: the estimator repeats itself in small spaces."""
+_MOST_LISTED = 100_000
+"""Points of a space that may be listed to find those not yet seen; larger ones are not used up."""
+
+
+class _Tree:
+    """Trials of an optuna study by the point they stand for."""
+
+    def __init__(self, levels: Sequence[int], objectives: int, seed: int) -> None:
+        import optuna
+
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.levels = levels
+        self.space: dict[str, optuna.distributions.BaseDistribution] = {
+            str(axis): optuna.distributions.IntDistribution(0, n - 1) if n else optuna.distributions.FloatDistribution(0.0, 1.0)
+            for axis, n in enumerate(levels)
+        }
+        with warnings.catch_warnings():  # optuna 5 prefers a call that older ones do not have
+            warnings.simplefilter("ignore", FutureWarning)
+            sampler = optuna.samplers.TPESampler(seed=seed, constraints_func=lambda trial: trial.user_attrs["broken"])
+        self.study = optuna.create_study(directions=["minimize"] * objectives, sampler=sampler)
+        self.rng = np.random.default_rng(seed)
+        self.known: dict[bytes, tuple[Floats, float]] = {}
+        self.open: dict[bytes, list[Any]] = {}
+
+    def ask(self, most: int) -> Floats:
+        """At most `most` points not proposed before; none when the space is used up."""
+        found: list[Floats] = []
+        for _ in range(_TRIES * most):
+            if len(found) == most:
+                break
+            self._add(found)
+        for point in self._unseen(most - len(found)):
+            at = {str(a): int(u * n) if n else float(u) for a, (u, n) in enumerate(zip(point, self.levels, strict=True))}
+            self.study.enqueue_trial(at)
+            self._add(found)
+        return np.array(found).reshape(-1, len(self.levels))
+
+    def tell(self, points: Floats, values: Floats, broken: Floats) -> None:
+        for point, value, by in zip(points, values, broken, strict=True):
+            key = point.tobytes()
+            self.known[key] = np.where(np.isfinite(value), value, 1e30), float(by)
+            for trial in self.open.pop(key):
+                self._close(trial, key)
+
+    def _add(self, found: list[Floats]) -> None:
+        trial = self.study.ask(self.space)
+        raw = [trial.params[name] for name in self.space]
+        cube = [(x + 0.5) / n if n else x for x, n in zip(raw, self.levels, strict=True)]
+        point = snapped(np.array([cube]), self.levels)[0]
+        key = point.tobytes()
+        if key in self.known:
+            self._close(trial, key)
+            return
+        if key not in self.open:
+            found.append(point)
+        self.open.setdefault(key, []).append(trial)
+
+    def _close(self, trial: Any, key: bytes) -> None:
+        value, by = self.known[key]
+        trial.set_user_attr("broken", [by])
+        self.study.tell(trial, value.tolist())
+
+    def _unseen(self, most: int) -> Floats:
+        if not (most > 0 and all(self.levels) and grid_size(self.levels) <= _MOST_LISTED):
+            return self.rng.random((max(most, 0), len(self.levels)))
+        every = self.rng.permutation(grid(self.levels, 0, grid_size(self.levels)))
+        fresh = [p for p in every if p.tobytes() not in self.known and p.tobytes() not in self.open]
+        return np.array(fresh[:most]).reshape(-1, len(self.levels))

@@ -40,6 +40,7 @@ _BEAM = ((100, False),)
 nothing is left to do."""
 _WIDER = (300, 1000, 3000)
 """Beams tried in turn before the full pass: the better the answer known, the less the proof has to look at."""
+_AGREE = 1e-5  # relative, and absolute where the value is 0: ties are broken by up to 1e-9 of a second criterion
 _ROUNDING = 1e-9
 
 
@@ -144,6 +145,8 @@ def map_op(
     bound = min(search.bound, value)
     # Ragged tiles over several fan-outs share words between copies unevenly, which the search does not count exactly.
     exact = factors == "perfect" or len(arch.fan_outs) < 2
+    # Nor is a proof worth anything where the search charged its answer more than the nest's own counts say.
+    exact = exact and search.best[0] <= value * (1 + _AGREE) + _AGREE
     return MappedOp(
         problem, arch, objective, nest, counts, cost, exact and search.proven and bound >= value * (1 - 1e-6), bound,
         search.considered, space, time.perf_counter() - started,

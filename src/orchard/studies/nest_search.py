@@ -1,9 +1,9 @@
 """The mapper's moves, put together from the lattice (mapping), the word counts (cost) and the engine (search).
 
-See `orchard.cost.placement` for the moves and why they lose nothing. A slot is (stage, placed tensors, waiting flow); stages are
-the machine's levels and fan-outs from the inside out. Rows of a slot with the same tiles have the same completions, so the
-engine's dominance applies. Compared columns: energy, words used in the level being filled, MAC steps, and (when time at memory
-ports can bind) words per port limit.
+See `orchard.cost.placement` for the moves and why they lose nothing. A slot is (stage, placed tensors, waiting flows as bits or
+-1); stages are the machine's levels and fan-outs from the inside out. Rows of a slot with the same tiles have the same
+completions, so the engine's dominance applies. Compared columns: energy, words used in the level being filled, MAC steps, and
+(when time at memory ports can bind) words per port limit.
 """
 
 from __future__ import annotations
@@ -211,7 +211,7 @@ class NestModel:
 
     def rank(self, slot: Slot) -> int:
         stage, mask, waiting = _parts(slot)
-        return stage * 1000 + 2 * mask.bit_count() + (1 if waiting < 0 else 0)
+        return stage * 100_000 + 100 * mask.bit_count() + 99 - len(_bits(waiting))
 
     def is_final(self, slot: Slot) -> bool:
         return slot[0] == len(self.stages)
@@ -230,7 +230,38 @@ class NestModel:
         yield from self._place(slot, batch, node)
 
     def _may_leave(self, stage: int, waiting: int) -> bool:
-        return waiting < 0 or self.depth[self.flows[waiting].parent] > stage
+        """Whether every waiting tile's source is further out, or waits as well."""
+        return all(
+            self.depth[flow.parent] > stage or waiting >> self.flow_of.get((flow.tensor, flow.parent), 63) & 1
+            for flow in (self.flows[i] for i in _bits(waiting))
+        )
+
+    def _frozen(self, waiting: int) -> set[int]:
+        """Dims of the tiles that wait: they stay as they are."""
+        return {d for i in _bits(waiting) for d in self.flow_words.relevant[self.flows[i].tensor]}
+
+    @cached_property
+    def _together(self) -> frozenset[str]:
+        """Tensors that lack a dim which another tensor lacks too, so that both stay put across the same loops. Where no two do,
+        a loop that one tile waits for breaks any other tensor's wait, and one waiting tensor is enough."""
+        lacking = {t: set(self.flow_words.irrelevant[t]) for t in self.problem.tensors}
+        return frozenset(t for t in lacking for u in lacking if t != u and lacking[t] & lacking[u])
+
+    def _wanted_outside(self, stage: int, tensor: str, unplaced: list[str]) -> list[int]:
+        """Dims of a tile about to wait that another tensor placed meanwhile lacks: a loop over them inside the tile is reuse for
+        that tensor, and once the tile waits it is too late for it."""
+        others = {o for n in self.stages[stage + 1 :] if isinstance(n, Level) for o in self.held[n.name]} | set(unplaced)
+        lacked = {d for o in others for d in self.flow_words.irrelevant[o]}
+        return [d for d in self.flow_words.relevant[tensor] if d in lacked]
+
+    def _may_join(self, stage: int, tensor: str) -> bool:
+        """Whether an equal tile of a tensor that waits already may gain by waiting too: they can share a sliding loop, or stay
+        put across loops beyond the tiles of a level further out."""
+        lacking = set(self.flow_words.irrelevant[tensor])
+        outer = [n for n in self.stages[stage + 1 :] if isinstance(n, Level)]
+        return bool(self.flow_words.windows[tensor]) or any(
+            lacking & set(self.flow_words.relevant[other]) for level in outer for other in self.held[level.name]
+        )
 
     def lower_bound(self, slot: Slot, batch: Batch) -> Floats:
         """Score that no completion can beat: energy so far, every word once for what is still to come, the steps if all copies
@@ -367,7 +398,7 @@ class NestModel:
             up, down = self.least_ends[i]
             if f"reps{i}" in carried:
                 continue
-            if i == waiting:
+            if i in _bits(waiting):
                 total += up + down
             elif flow.child is not None and self.depth[flow.child] >= stage:
                 level = flow.child
@@ -403,7 +434,7 @@ class NestModel:
         """Whether flow i is neither paid nor open: `_rest` counts its words once."""
         stage, mask, waiting = _parts(slot)
         child = self.flows[i].child
-        if i == waiting:
+        if i in _bits(waiting):
             return True
         if child is None or f"reps{i}" in carried or self.depth[child] < stage:
             return False
@@ -440,9 +471,13 @@ class NestModel:
             if f"reps{i}" in carried:
                 up, down = self.least_ends[i]
                 reps = carried[f"reps{i}"][:, None]
-                sharing = copies[:, self.flow_words.irrelevant[flow.tensor]].prod(axis=1) * outside
-                total += up * np.maximum(1.0, reps / sharing[None, :]) + down * reps
-                total += self._come_back(i, reps, self._copies_left(carried, split), sharing[None, :])
+                lacking = self.flow_words.irrelevant[flow.tensor]
+                sharing = copies[:, lacking].prod(axis=1)[None, :] * outside
+                for f in self._fans_between(flow):
+                    if f < stage:
+                        sharing = sharing * carried[f"lanes{f}"][:, lacking].prod(axis=1)[:, None]
+                total += up * np.maximum(1.0, reps / sharing) + down * reps
+                total += self._come_back(i, reps, self._copies_left(carried, split), sharing)
         lanes = copies.prod(axis=1) * outside
         steps = carried["steps"][:, None] / lanes[None, :] / self.mac_rate
         return self._score(total, np.maximum(steps, self.least_steps / self.mac_rate), None)
@@ -450,7 +485,7 @@ class NestModel:
     # -- bookkeeping ---------------------------------------------------------------------------------------------------
     def _batch(self, slot: Slot, carried: dict[str, NDArray[Any]], origin: Ints, move: str) -> Batch:
         """Columns and key parts depend on the slot only, so that batches of one slot join."""
-        waiting = _parts(slot)[2]
+        stage, _, waiting = _parts(slot)
         columns = [carried["energy"], carried["room"], carried["steps"]]
         if self.compare_time:
             columns += [carried["words"][:, i] for i in range(len(self.limits))]
@@ -459,21 +494,32 @@ class NestModel:
             if name.startswith("reps"):
                 columns.append(carried[name])
                 i = int(name[4:])
+                crossed = [f for f in self._fans_between(self.flows[i]) if f < stage]
+                if crossed:  # copies that share words: more of them is less to pay at the parent
+                    lacking = self.flow_words.irrelevant[self.flows[i].tensor]
+                    shares = np.prod([carried[f"lanes{f}"][:, lacking].prod(axis=1) for f in crossed], axis=0)
+                    columns.append(-shares.astype(np.float64))
                 if self.ragged or self.flow_words.windows[self.flows[i].tensor]:
                     parts.append(self.lattice.keys(carried[f"snap{i}"]))
                     parts.append(carried[f"slid{i}"].astype(np.int64))
                     parts.append(carried[f"run{i}"])
-            elif name.startswith("lanes") and ((len(self.fans) > 1 and self._any_windows()) or self.ragged):
+            elif name.startswith(("lanes", "below")) and ((len(self.fans) > 1 and self._any_windows()) or self.ragged):
                 parts += [carried[name][:, d] for d in range(len(self.lattice.dims))]
-            elif name.startswith("red"):
+            elif name.startswith("red") or (name.startswith("all") and self.compare_time and waiting >= 0):
                 columns.append(-carried[name])
         if "reach" in carried:
             columns.append(-carried["reach"])
-        if waiting >= 0:
-            columns.append(carried["wait_copies"])
-            if self.ragged or self.flow_words.windows[self.flows[waiting].tensor]:
-                parts += [carried["wait_lanes"][:, d] for d in range(len(self.lattice.dims))]
-                parts += [carried["wait_tiles"][:, d] for d in range(len(self.lattice.dims))]
+        for i in _bits(waiting):
+            tensor, dims = self.flows[i].tensor, range(len(self.lattice.dims))
+            lacking = self.flow_words.irrelevant[tensor]
+            columns.append(carried[f"wait_lanes{i}"][:, lacking].prod(axis=1).astype(np.float64))
+            passed = self.depth[self.flows[i].parent] <= stage
+            if passed:
+                columns.append(-carried[f"wait_sharing{i}"][:, lacking].prod(axis=1).astype(np.float64))
+            if self.ragged or self.flow_words.windows[tensor]:
+                parts += [carried[f"wait_lanes{i}"][:, d] for d in dims]
+                parts += [carried[f"wait_tiles{i}"][:, d] for d in dims]
+                parts += [carried[f"wait_sharing{i}"][:, d] for d in dims] if passed else []
         return Batch(np.stack(parts, axis=1), np.stack(columns, axis=1), carried, origin, move)
 
     def _any_windows(self) -> bool:
@@ -580,7 +626,10 @@ class NestModel:
         spread = self.spread[fan.name]
         batch, source = self._interleaved(stage, mask, waiting, batch)
         onward: Slot = (stage + 1, 0, waiting)
-        least = {name: values.min(axis=0, keepdims=True) for name, values in batch.carried.items()}
+        least = {  # of any row, per value; more copies that share or split mean less
+            name: (values.max if name.startswith(("red", "lanes")) else values.min)(axis=0, keepdims=True)
+            for name, values in batch.carried.items()
+        }
         hopeful = np.flatnonzero(self._way_bounds(slot, least, spread.copies)[0] < best)
         rows_per_chunk = max(1, 500_000 // max(1, len(hopeful)))
         for start in range(0, len(batch), rows_per_chunk):
@@ -605,8 +654,8 @@ class NestModel:
         and the copies: windows with holes of copies that stand further apart may share words that neighbouring ones do not. This
         only concerns dims whose steps are no multiple of another dim's (2*p + r: copies along r, two apart), and tiles that leave
         copies along them: other copies share least when apart, so that such loops may wait, as all others do."""
-        frozen = self.flow_words.relevant[self.flows[waiting].tensor] if waiting >= 0 else []
-        open_flows = [f for i, f in enumerate(self.flows) if f"snap{i}" in batch.carried or i == waiting]
+        frozen = self._frozen(waiting)
+        open_flows = [f for i, f in enumerate(self.flows) if f"snap{i}" in batch.carried or i in _bits(waiting)]
         strided = {
             d
             for f in open_flows if stage in self._fans_between(f) and self._shares(self.stages[stage], f.tensor)
@@ -614,7 +663,7 @@ class NestModel:
             for (c, _), d in zip(axis.terms, at) if d is not None and any(c % other for other, _ in axis.terms)
         }  # fmt: skip
         source = np.arange(len(batch))
-        for d in sorted(strided - set(frozen)):
+        for d in sorted(strided - frozen):
             starts, counts, flat = self.lattice.raises[d]
             now = batch.carried["idx"][:, d]
             rows = np.repeat(np.arange(len(now)), counts[now])
@@ -672,11 +721,10 @@ class NestModel:
         else:
             carried["steps"] = carried["steps"] / lanes
         waiting = _parts(onward)[2]
-        if waiting >= 0:
-            carried["wait_lanes"] = carried["wait_lanes"] * copies
-            carried["wait_copies"] = carried["wait_lanes"][
-                :, self.flow_words.irrelevant[self.flows[waiting].tensor]
-            ].prod(axis=1)
+        for i in _bits(waiting):
+            carried[f"wait_lanes{i}"] = carried[f"wait_lanes{i}"] * copies
+            if stage in self._fans_between(self.flows[i]):
+                carried[f"wait_sharing{i}"] = carried[f"wait_sharing{i}"] * copies
         reduced = self.flow_words.irrelevant[self.problem.output]
         carried[f"red{stage}"] = copies[:, reduced].prod(axis=1).astype(np.float64)
         carried[f"all{stage}"] = lanes
@@ -689,14 +737,22 @@ class NestModel:
         if stage == self.fans[-1]:
             inner = [i for i, f in enumerate(self.flows) if f.child is None or self.depth[f.child] < stage]
             self._credit(carried, inner)
-            for name in list(carried):
-                if name.startswith(("red", "all")):
-                    del carried[name]
+            for name in [n for n in carried if n.startswith("red")]:
+                del carried[name]
+            self._forget_copies(stage, waiting, carried)
         if not any(name.startswith("snap") for name in carried):
             for name in list(carried):
                 if name.startswith(("below", "lanes")):
                     del carried[name]
         return self._batch(onward, carried, origin, "cross")
+
+    def _forget_copies(self, stage: int, waiting: int, carried: dict[str, NDArray[Any]]) -> None:
+        """Drop the copies of crossed fan-outs when nothing will be charged inside any more."""
+        last = self.fans[-1] if self.fans else -1
+        children = [self.flows[i].child for i in _bits(waiting)]
+        if stage >= last and not any(child is None or self.depth[child] < last for child in children):
+            for name in [n for n in carried if n.startswith("all")]:
+                del carried[name]
 
     def _fits_outside(self, stage: int, tiles: Ints) -> NDArray[np.bool_]:
         """Whether the current tiles can still stand in every level further out: tiles only grow."""
@@ -723,12 +779,11 @@ class NestModel:
     def _place(self, slot: Slot, batch: Batch, level: Level) -> Iterator[tuple[Slot, Batch]]:
         stage, mask, waiting = _parts(slot)
         held = self.held[level.name]
-        frozen = set(self.flow_words.relevant[self.flows[waiting].tensor]) if waiting >= 0 else set()
+        frozen = self._frozen(waiting)
+        waits_already = {self.flows[i].tensor for i in _bits(waiting)}
         ordered = self.rules.orders_loops
         for bit, tensor in enumerate(held):
             if mask >> bit & 1 or not self._in_order(level, held, mask, tensor):
-                continue
-            if waiting >= 0 and self.flows[waiting].tensor == tensor:
                 continue
             flow = self.flow_of[tensor, level.name]
             new_mask = mask | 1 << bit
@@ -738,17 +793,26 @@ class NestModel:
             free = [d for d in self.flow_words.irrelevant[tensor] if d not in frozen]
             own = self.flow_words.relevant[tensor] if ordered else self.flow_words.window_dims[tensor]
             halo = [d for d in own if d not in frozen and d not in forced]
+            together = (max(waiting, 0) | 1 << flow, flow, batch, level)
+            if tensor in waits_already:
+                if self._may_join(stage, tensor):
+                    origin, idx = self._raise(
+                        stage, level, unplaced, batch, halo, free if ordered else [], False, forced, frozen
+                    )
+                    yield self._left_waiting(stage, new_mask, *together, origin, idx)
+                continue
             outermost = complete and waiting < 0 and not ordered and self._nothing_outside(stage)
             origin, idx = self._raise(stage, level, unplaced, batch, halo, free, outermost, forced, frozen)
             yield from self._placed((stage, new_mask, waiting), flow, batch, level, origin, idx)
-            if complete and waiting < 0 and not outermost and self._may_wait(stage):
+            alone = complete and waiting < 0 and not outermost
+            if (alone or (tensor in self._together and not self._nothing_outside(stage))) and self._may_wait(stage):
+                wanted = [d for d in self._wanted_outside(stage, tensor, unplaced) if d not in frozen and d not in forced]
+                raised = sorted({*halo, *wanted})
                 origin, idx = self._raise(
-                    stage, level, unplaced, batch, halo, free if ordered else [], False, forced, frozen
+                    stage, level, unplaced, batch, raised, free if ordered else [], False, forced, frozen
                 )
-                yield self._left_waiting((stage, new_mask, flow), flow, batch, level, origin, idx)
-        if waiting >= 0 and stage > max(
-            [self.depth[self.flows[waiting].child or ""], *self._fans_between(self.flows[waiting])]
-        ):
+                yield self._left_waiting(stage, new_mask, *together, origin, idx)
+        if waiting >= 0:
             yield from self._close(slot, batch, level, waiting, mask)
 
     def _nothing_outside(self, stage: int) -> bool:
@@ -884,8 +948,7 @@ class NestModel:
         tensor = self.flows[flow].tensor
         if level.capacity_words is not None and not level.is_partitioned:
             carried["room"] = carried["room"] + self._tile_words(tensor, self.lattice.values(idx))
-        waiting = _parts(onward)[2]
-        frozen = set(self.flow_words.relevant[self.flows[waiting].tensor]) if waiting >= 0 else set()
+        frozen = self._frozen(_parts(onward)[2])
         for variant, source in self._slides(carried, self.flow_words.window_dims[tensor], frozen):
             good = self._obeying(variant, region, idx[source])
             variant, source = {name: values[good] for name, values in variant.items()}, source[good]
@@ -928,68 +991,116 @@ class NestModel:
             yield moved, rows
 
     def _left_waiting(
-        self, onward: Slot, flow: int, batch: Batch, level: Level, origin: Ints, idx: NDArray[np.int16]
+        self,
+        stage: int,
+        mask: int,
+        waiting: int,
+        flow: int,
+        batch: Batch,
+        level: Level,
+        origin: Ints,
+        idx: NDArray[np.int16],
     ) -> tuple[Slot, Batch]:
+        """Rows with flow's tile placed here and open for reuse by loops further out; `mask` and `waiting` include it."""
+        onward: Slot = (stage, mask, waiting)
         carried = {name: values[origin] for name, values in batch.carried.items()} | {"idx": idx}
         obeying = self._obeying(carried, level.name, batch.carried["idx"][origin])
         carried = {name: values[obeying] for name, values in carried.items()}
         origin, idx = origin[obeying], idx[obeying]
-        if "reach" in carried:
+        if "reach" in carried and self._region(stage, mask) != level.name:
             carried["reach"] = np.full(len(idx), np.inf)
         tensor = self.flows[flow].tensor
         tiles = self.lattice.values(idx)
+        complete = mask == (1 << len(self.held[level.name])) - 1
+        if level.capacity_words is not None and not level.is_partitioned and not complete:
+            carried["room"] = carried["room"] + self._tile_words(tensor, tiles)
         carried |= {
-            "idx": idx,
-            "wait_tiles": tiles,
-            "wait_lanes": np.ones_like(tiles),
-            "wait_copies": np.ones(len(idx)),
+            f"wait_tiles{flow}": tiles,
+            f"wait_lanes{flow}": np.ones_like(tiles),
+            f"wait_sharing{flow}": np.ones_like(tiles),
             "slide": np.full(len(idx), -1, np.int16),
         }
         if not any(f > self.depth[level.name] for f in self.fans):
             self._credit(carried, [flow])
         return onward, self._batch(onward, carried, origin, f"wait {tensor} {level.name}")
 
+    def _may_close(self, stage: int, group: list[int]) -> bool:
+        """Whether the waiting tiles of one tensor can be settled here: their fan-outs are crossed, and there was a wait."""
+        for i in group:
+            if self.depth[self.flows[i].child or ""] == stage:
+                if len(group) == 1:
+                    return False
+            elif any(f >= stage for f in self._fans_between(self.flows[i])):
+                return False
+        return True
+
     def _close(self, slot: Slot, batch: Batch, level: Level, waiting: int, mask: int) -> Iterator[tuple[Slot, Batch]]:
-        """Settle the waiting flow: loops over dims that it does not have, up to here, were reuse."""
+        """Settle the waiting flows of one tensor: loops over dims that it does not have, up to here, were reuse."""
         stage = _parts(slot)[0]
-        flow = self.flows[waiting]
-        held = self.held[level.name]
-        unplaced = [t for b, t in enumerate(held) if not mask >> b & 1]
-        free = self.flow_words.irrelevant[flow.tensor]
+        for tensor in sorted({self.flows[i].tensor for i in _bits(waiting)}):
+            group = [i for i in _bits(waiting) if self.flows[i].tensor == tensor]
+            if self._may_close(stage, group):
+                left = waiting & ~sum(1 << i for i in group)
+                onward: Slot = (stage, mask, left or -1)
+                yield from self._closed(onward, group, batch, level)
+
+    def _closed(self, onward: Slot, group: list[int], batch: Batch, level: Level) -> Iterator[tuple[Slot, Batch]]:
+        stage, mask, waiting = _parts(onward)
+        tensor = self.flows[group[0]].tensor
+        unplaced = [t for b, t in enumerate(self.held[level.name]) if not mask >> b & 1]
+        frozen = self._frozen(waiting)
+        free = [d for d in self.flow_words.irrelevant[tensor] if d not in frozen]
         to_top = level is self.root and not self.rules.orders_loops
         origin, idx = self._raise(stage, level, unplaced, batch, [], free, to_top, {}, set())
-        onward: Slot = (stage, mask, -1)
         carried = {name: values[origin] for name, values in batch.carried.items()}
         carried["idx"] = idx
         region = self._region(stage, mask)
         obeying = self._obeying(carried, region, batch.carried["idx"][origin])
         carried = {name: values[obeying] for name, values in carried.items()}
         origin, idx = origin[obeying], idx[obeying]
-        below, lanes = carried.pop("wait_tiles"), carried.pop("wait_lanes")
-        carried.pop("wait_copies")
-        dims = self.flow_words.window_dims[flow.tensor]
-        for variant, source in self._slides(carried, dims, set()):
-            slide, run = variant["slide"], variant.pop("run")
-            allowed = self._slide_allowed(slide, lanes[source], flow.tensor)
-            allowed &= self._obeying(variant, region, idx[source])
+        below = {i: carried.pop(f"wait_tiles{i}") for i in group}
+        lanes = {i: carried.pop(f"wait_lanes{i}") for i in group}
+        sharing = {i: carried.pop(f"wait_sharing{i}") for i in group}
+        for variant, source in self._slides(carried, self.flow_words.window_dims[tensor], frozen):
+            slide = variant["slide"]
+            allowed = self._obeying(variant, region, idx[source])
+            for i in group:
+                allowed &= self._slide_allowed(slide, lanes[i][source], tensor)
             variant = {name: values[allowed] for name, values in variant.items()}
-            rows = source[allowed]
-            self._pay_waiting(waiting, variant, below[rows], lanes[rows], slide[allowed], run[allowed])
+            rows, slide, run = source[allowed], slide[allowed], variant.pop("run")
+            for i in group:
+                if self.depth[self.flows[i].child or ""] < stage:
+                    self._pay_waiting(i, variant, below[i][rows], lanes[i][rows], sharing[i][rows], slide, run)
+                    continue
+                self._open(i, variant, slide, run)
+                if not self._fans_between(self.flows[i]):
+                    self._settle(i, variant)
+            self._forget_copies(stage, waiting, variant)
             yield onward, self._batch(onward, variant, origin[rows], "close")
 
     def _pay_waiting(
-        self, i: int, carried: dict[str, NDArray[Any]], below: Ints, lanes: Ints, slide: NDArray[np.int16], run: Ints
+        self,
+        i: int,
+        carried: dict[str, NDArray[Any]],
+        below: Ints,
+        lanes: Ints,
+        sharing: Ints,
+        slide: NDArray[np.int16],
+        run: Ints,
     ) -> None:
+        """Pay flow i, whose tile was `below`; since then its copies were multiplied by `lanes`, `sharing` of them below its
+        parent."""
         flow, words = self.flows[i], self.flow_words
         before = carried["idx"] if slide.max(initial=-1) < 0 else _with(carried["idx"], slide, carried["pre"])
         tiles = self.lattice.values(before)
         up, down = np.ones(len(tiles)), np.ones(len(tiles))
         for d in words.irrelevant[flow.tensor]:
             full, rest = np.divmod(self.sizes[d], tiles[:, d])
-            up *= -(-self.sizes[d] // tiles[:, d])
-            down *= full * lanes[:, d] + -(-np.minimum(rest, lanes[:, d] * below[:, d]) // below[:, d])
+            rest = np.minimum(rest, lanes[:, d] * below[:, d])
+            up *= full * (lanes[:, d] // sharing[:, d]) + -(-rest // (below[:, d] * sharing[:, d]))
+            down *= full * lanes[:, d] + -(-rest // below[:, d])
         fans = self._fans_between(flow)
-        crossing = Crossing(below, lanes, all(self._shares(self.stages[f], flow.tensor) for f in fans))
+        crossing = Crossing(below, sharing, all(self._shares(self.stages[f], flow.tensor) for f in fans))
         if not crossing.shared:
             up = down
         volume = self._volume(flow.tensor, below, slide, run)
@@ -1067,6 +1178,11 @@ def _parts(slot: Slot) -> tuple[int, int, int]:
     assert isinstance(mask, int)
     assert isinstance(waiting, int)
     return stage, mask, waiting
+
+
+def _bits(waiting: int) -> list[int]:
+    """Flows in a slot's set of waiting flows; -1 is none."""
+    return [] if waiting < 0 else [i for i in range(waiting.bit_length()) if waiting >> i & 1]
 
 
 def _with(idx: NDArray[np.int16], slide: NDArray[np.int16], pre: NDArray[np.int16]) -> NDArray[np.int16]:

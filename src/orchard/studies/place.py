@@ -135,6 +135,7 @@ def place(
     prompt: int = 512,
     generate: int = 128,
     depth: int = 0,
+    steps: int | None = None,
     inputs: Sequence[str] | Mapping[str, Sequence[int | str]] = (),
     overrides: Sequence[str] | Mapping[str, object] = (),
     plan: str | None = None,
@@ -150,7 +151,7 @@ def place(
     )
     request = Request(
         model=model, chip=chip, runtime=runtime, weights=weights, activations=activations, kv=kv, batch=batch,
-        prompt=prompt, generate=generate, depth=depth, inputs=tuple(shapes), overrides=tuple(texts),
+        prompt=prompt, generate=generate, depth=depth, steps=steps, inputs=tuple(shapes), overrides=tuple(texts),
     )  # fmt: skip
     return answer_placement(
         request, objective=objective, engines=engines, precision=precision, plan=plan, time_limit_s=time_limit_s,

@@ -132,7 +132,7 @@ def build(request: Request, engines: Sequence[str], precision: str) -> Placing:
     parts: list[Part] = []
     for name in lead.phases:
         first = sum(len(p.units) for p in parts)
-        times = float(request.generate) if name == "decode" else 1.0
+        times = float(request.generate) if name == "decode" else lead.runs.get(name, 1.0)
         parts.append(_part(name, plans, options, hw, soc, first, times))
     return _assemble(request, soc, hw, plans, options, tuple(parts), warnings)
 

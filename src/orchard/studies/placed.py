@@ -65,6 +65,7 @@ class Run:
 class PlacedPhase:
     """One phase; times per pass (decode: per token). `latency_s` = engine seconds + hand-overs + calls, one launch at a time.
 
+    times        passes a request (decode: tokens; the U-Net of a pipeline: steps)
     engine_s     seconds of launches by engine
     casts_s      changes of number format, part of `handover_s`
     call_s       what runtimes add per pass
@@ -89,6 +90,7 @@ class PlacedPhase:
 
     def to_dict(self) -> dict[str, Any]:
         return {
+            "times": self.times,
             "latency_s": self.latency_s,
             "interval_s": list(self.interval_s),
             "bound_s": self.bound_s,

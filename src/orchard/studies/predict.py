@@ -24,6 +24,7 @@ from orchard.studies.phases import decode_calls, encoder_calls, prefill_calls
 from orchard.studies.request import Request
 from orchard.studies.runtimes import choose_profile, network_runtime
 from orchard.studies.sources import ImportedModel, bind_symbols, live_model, open_model, served_as, shape_text
+from orchard.studies.techniques import applied, lowering_of, parsed, run_request, runtime_hint
 from orchard.units import scheme
 from orchard.workloads import Model, weight_bytes
 from orchard.workloads.diffusion.pipelines import PipelineConfig
@@ -106,6 +107,7 @@ class Prediction:
     phases: Mapping[str, Phase]
     memory: Memory
     warnings: tuple[str, ...] = ()
+    techniques: tuple[str, ...] = ()
     kinds: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -144,6 +146,7 @@ class Prediction:
             "batch": self.request.batch,
             "depth": self.request.depth,
             "steps": self.steps,
+            "techniques": list(self.techniques),
             "ttft_s": self.ttft_s,
             "phases": phases,
             "memory": self.memory.to_dict(),
@@ -195,6 +198,7 @@ def predict(
     steps: int | None = None,
     assume_elementwise: Sequence[str] = (),
     overrides: Sequence[str] | Mapping[str, object] = (),
+    apply: Sequence[str] = (),
 ) -> Prediction:
     """Predict one model on one chip. Fields as in `Request`; raises an OrchardError for what the user must correct.
 
@@ -214,13 +218,14 @@ def predict(
         chip=chip, runtime=runtime, engine=engine, weights=weights,
         activations=activations, kv=kv,
         batch=batch, prompt=prompt, generate=generate, depth=depth, threads=threads, fidelity=fidelity,
-        overrides=tuple(texts), steps=steps,
+        overrides=tuple(texts), steps=steps, apply=tuple(apply),
     )  # fmt: skip
     return answer(request, loaded)
 
 
 def answer(request: Request, loaded: ImportedModel | None = None) -> Prediction:
     """The prediction of a request; `loaded` is its model where that is no name or file but a live object."""
+    request = run_request(request)
     soc = chip_of(request)
     plan = make_plan(request, loaded)
     hw = HardwareArrays.of(soc)
@@ -228,6 +233,12 @@ def answer(request: Request, loaded: ImportedModel | None = None) -> Prediction:
     phases = {name: phase_of(plan, name, hw, request) for name in plan.phases}
     if request.fidelity == "simulation":
         phases = _simulated(plan, soc, hw, phases)
+    warnings = _warnings(plan, request, soc, memory)
+    if request.apply:
+        from orchard.studies.technique_runs import changed
+
+        phases, memory, more = changed(plan, request, soc, hw, phases, memory)
+        warnings = (*(w for w in warnings if not w.startswith("does not fit") or not memory.fits), *more)
     if plan.runs:
         phases = {"inference": _whole(phases, plan.runs, request.batch), **phases}
     return Prediction(
@@ -239,7 +250,8 @@ def answer(request: Request, loaded: ImportedModel | None = None) -> Prediction:
         weights=plan.weights,
         phases=phases,
         memory=memory,
-        warnings=_warnings(plan, request, soc, memory),
+        warnings=warnings,
+        techniques=tuple(str(t) for t in parsed(request.apply)),
     )
 
 
@@ -250,6 +262,7 @@ def predict_variants(request: Request, variants: Mapping[str, NDArray[np.float64
     `total` never undercuts the physical bound, as in `predict`; the terms are the estimate's. Each is [variants], also where
     the engine does not read what varies.
     """
+    request = run_request(request)
     soc = chip_of(request)
     plan = make_plan(request)
     hw = HardwareArrays.of(soc, variants)
@@ -290,6 +303,8 @@ def make_plan(request: Request, live: ImportedModel | None = None) -> Plan:
     loaded = live or open_model(request)
     runtime = request.runtime
     serves = served_as(loaded)
+    if runtime is None:
+        runtime = runtime_hint(request)
     if runtime is None and (loaded.family == "imported" or serves == "network"):
         runtime = network_runtime(request.engine)
     profile = choose_profile(runtime, request.engine, weights or loaded.default_weights, serves)
@@ -302,7 +317,10 @@ def _plan(model: Model | ImportedModel, profile: Profile, weights: str | None, r
     skip = bool(profile.rules.get("skip_shared_prefill", False))
     if request.threads:
         profile = _with_threads(profile, request.threads)
+    profile = replace(profile, lowering=lowering_of(profile, request))
     graph = model.graph(weights=chosen, kv_format=request.kv, activations=request.activations, skip_shared_prefill=skip)
+    if model.family != "pipeline":
+        graph = applied(graph, request)
     table = lowered(graph, profile.lowering)
     if request.steps is not None and model.family != "pipeline":
         raise StudyError(
@@ -365,6 +383,7 @@ def _encoder_decoder(
     others: dict[str, tuple[Graph, KernelTable]] = {}
     if request.generate:
         steps = model.graph(weights=weights, kv_format=request.kv, activations=request.activations, part="decoder")
+        steps = applied(steps, request)
         others["decode"] = (steps, lowered(steps, profile.lowering))
         made = decode_calls(generate=request.generate, context=request.depth, batch=request.batch)
         source = {"E": tokens or 1} if "E" in steps.symbols else {}
@@ -382,6 +401,7 @@ def _pipeline(model: Model, config: PipelineConfig, profile: Profile, weights: s
     others: dict[str, tuple[Graph, KernelTable]] = {}
     for component in config.components:
         graph = model.graph(weights=weights, activations=request.activations, part=component.part)
+        graph = applied(graph, request, optional=component.part != config.denoiser.part)
         others[component.part] = (graph, lowered(graph, profile.lowering))
         inputs = request.batch * component.inputs
         phases[component.part] = tuple(encoder_calls(batch=inputs, tokens=component.tokens, symbols=graph.symbols))

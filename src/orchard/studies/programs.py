@@ -195,16 +195,14 @@ def _repeats(weights: Sequence[float], total: int | None) -> list[int]:
     return [b - a for a, b in zip([0, *ends], ends)]
 
 
-def split_workload(
-    found: Placement, hw: HardwareArrays, name: str, runs: Mapping[str, float] | None = None
-) -> Workload:
+def split_workload(found: Placement, hw: HardwareArrays, name: str) -> Workload:
     """A request whose ops run where `orchard place` put them: a stage per run of launches on one engine. A hand-over is an op
     of the engine that receives (caches: before the phase that reads them); what runtimes add per pass is submitted before its
-    first stage. Passes of a decode phase are equal. `runs`: how often each phase of a pipeline runs."""
+    first stage. Passes of a decode phase are equal."""
     stages: list[Stage] = []
     first = 0
     for phase in found.phases:
-        passes = max(1, round(phase.times * (runs or {}).get(phase.name, 1.0)))
+        passes = max(1, round(phase.times))
         once = _split_stages(phase, hw, f"{name} {phase.name}")
         if phase.name == "decode" and (moved := sum(c.seconds for c in found.caches)) > 0:
             stages.append(Stage(once[0].engine, (Call(_waiting(f"{name} caches", moved)),)))

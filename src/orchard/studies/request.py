@@ -32,6 +32,7 @@ class Request:
     threads    CPU threads; None lets the runtime choose
     inputs     shapes of a model file's inputs (`image=1x3x224x224`)
     steps      denoising steps of a pipeline that makes pictures; None takes its own number
+    apply      techniques in order (`palettize:bits=4,group=16`; `orchard technique list`)
     assume_elementwise   op types of a model file without a rule that may count as touching each element once
     """
 
@@ -52,6 +53,7 @@ class Request:
     inputs: tuple[str, ...] = ()
     steps: int | None = None
     assume_elementwise: tuple[str, ...] = ()
+    apply: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, (least, most) in LIMITS.items():

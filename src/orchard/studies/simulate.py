@@ -301,11 +301,10 @@ def _split(spec: StreamSpec, soc: SoC, overrides: Sequence[str], chip: str, rate
     hw = HardwareArrays.of(soc)
     requests = [_request(spec, "auto", chip, tuple(overrides), depth) for depth in _depths(spec)]
     found = [answer_placement(r, explain=False) for r in requests]
-    runs = make_plan(requests[0]).runs
-    workloads = tuple(split_workload(f, hw, spec.name, runs) for f in found)
+    workloads = tuple(split_workload(f, hw, spec.name) for f in found)
     used = [e for e in ENGINES if any(s.engine == e for w in workloads for s in w.stages)]
     placed = _placed(spec, "+".join(used), "placed", spec.model, workloads, rate)
-    bound = sum(p.bound_s * p.times * runs.get(p.name, 1.0) for p in found[0].phases)
+    bound = sum(p.bound_s * p.times for p in found[0].phases)
     placed = replace(placed, bound_s=bound, memory_bytes=int(found[-1].memory.total))
     _check_bounds(placed, len(used))
     return placed

@@ -231,7 +231,7 @@ def _pipeline(row: Row, runs: Runs) -> float:
     )
     hw = HardwareArrays.of(soc)
     if row.engine == "all":
-        work = split_workload(answer_placement(request, explain=False), hw, model, make_plan(request).runs)
+        work = split_workload(answer_placement(request, explain=False), hw, model)
     else:
         work = Programs(make_plan(request), hw, model).workload()
     stream = Stream(name=model, workloads=(work,), arrivals=Times((0,)))

@@ -1,66 +1,135 @@
-"""Pairs of measured rows that differ in one technique: what the technique gains, measured and predicted.
-
-A pair shares source, chip, system build and model. Its ratio is the time without over the time with the technique, so errors that
-both rows share cancel, and what remains is how well the model knows the technique.
-"""
+"""Techniques of a request: what they ask of the runtime, the graph, the launch rules and the run parameters."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+from typing import TYPE_CHECKING
 
-from orchard.studies.cases import Case
+from orchard.cost.lower import Lowering
+from orchard.ir import Graph
+from orchard.studies.errors import StudyError
+from orchard.studies.request import Request
+from orchard.units import OrchardError
 
-Record = Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Positions of two cases, and the technique that the second one adds."""
-
-    technique: str
-    without: int
-    with_it: int
+if TYPE_CHECKING:
+    from orchard.cost.profile import Profile
+    from orchard.techniques import Technique
 
 
-def technique_pairs(cases: Sequence[Case], records: Mapping[str, Record]) -> tuple[Pair, ...]:
-    """All pairs among the cases of a suite. `records`: the packaged rows by id."""
-    plain: dict[tuple[str, ...], int] = {}
-    changed: list[tuple[str, tuple[str, ...], int]] = []
-    for position, case in enumerate(cases):
-        for technique, key in _roles(records[case.row.id]):
-            if technique:
-                changed.append((technique, key, position))
-            else:
-                plain.setdefault(key, position)
-    return tuple(Pair(name, plain[key], position) for name, key, position in changed if key in plain)
+def parsed(texts: Sequence[str]) -> tuple[Technique, ...]:
+    """The techniques of `--apply`, checked against each other. Raises TechniqueError."""
+    return _parsed(tuple(texts)) if texts else ()
 
 
-def _roles(record: Record) -> list[tuple[str, tuple[str, ...]]]:
-    """(technique, what the pair shares) of a row; an empty technique marks the row without it."""
-    if "library" in record:
-        return _kernel_roles(record)
-    same = (record["source"], record["chip"], record["os_version"], record["model"], record["input_shape"])
-    variant, precision = record["variant"], record["precision"]
-    if record["runtime"] == "ggml-metal":
-        flash = "flash_attn=1" in variant
-        return [
-            ("flash attention" if flash else "", (*same, precision, "flash")),
-            ("8-bit weights on a GPU" if precision == "w8" else "", (*same, str(flash), "weights")),
-        ]
-    if "Winograd" in variant:
-        return [("Winograd where it pays" if "dispatch rule" in variant else "", (*same, "winograd"))]
-    if record["source"] != "apple/coremltools docs":
-        return []
-    name = {"fp16": "", "w8a8": "INT8 weights and activations, ANE"}.get(precision, "compressed weights, ANE")
-    return [(name, (*same, "compressed"))]
+@lru_cache(maxsize=256)
+def _parsed(texts: tuple[str, ...]) -> tuple[Technique, ...]:
+    from orchard.techniques import parse_all
+
+    return parse_all(texts)
 
 
-def _kernel_roles(record: Record) -> list[tuple[str, tuple[str, ...]]]:
-    """Fused against separate attention of one pull request."""
-    found = re.fullmatch(r"MLX (fused|unfused)", record["library"])
-    if found is None:
-        return []
-    technique = "fused attention" if found.group(1) == "fused" else ""
-    return [(technique, (record["source"], record["chip"], record["shape"], record["dtype"]))]
+def run_request(request: Request) -> Request:
+    """The request with the run parameters that its techniques set: sequences at once, denoising steps."""
+    if not request.apply:
+        return request
+    from orchard.techniques.cache import KvQuant
+    from orchard.techniques.runs import Batching, StepReduction
+
+    for technique in parsed(request.apply):
+        if isinstance(technique, Batching):
+            request = replace(request, batch=technique.size)
+        elif isinstance(technique, KvQuant) and technique.v_bits in (0, technique.bits):
+            request = replace(request, kv=technique.FORMATS[technique.bits])
+        elif isinstance(technique, StepReduction):
+            request = replace(request, steps=technique.steps)
+    return request
+
+
+def runtime_hint(request: Request) -> str | None:
+    """The runtime whose files look like what the techniques make, where the user leaves the choice open."""
+    hints = [t.runtime for t in parsed(request.apply) if t.runtime]
+    engine = request.engine.lower()
+    if not hints or engine not in ("auto", "all", "ane", "cpu_and_ne"):
+        return None
+    return hints[0]
+
+
+def lowering_of(profile: Profile, request: Request) -> Lowering:
+    """Launch rules of the runtime, changed by techniques. Raises TechniqueError for one without a rule on the engine."""
+    rules = profile.lowering
+    if not request.apply:
+        return rules
+    from orchard.techniques import check_engine
+    from orchard.techniques.runs import FlashAttention, Fusion
+
+    found = parsed(request.apply)
+    check_engine(found, profile.engine)
+    for technique in found:
+        if isinstance(technique, FlashAttention):
+            rules = replace(
+                rules, fused_attention=technique.on, fused_head_most=0 if technique.on else rules.fused_head_most
+            )
+        elif isinstance(technique, Fusion):
+            rules = _fused(rules) if technique.on else replace(rules, chains=(), epilogues=())
+    return rules
+
+
+EPILOGUES = (
+    "elementwise.add", "elementwise.mul", "elementwise.silu", "elementwise.gelu", "elementwise.gelu_tanh", "elementwise.relu",
+    "elementwise.scale", "elementwise.sigmoid", "norm.batchnorm",
+)  # fmt: skip
+CHAINS = (
+    ("elementwise", "elementwise"), ("elementwise", "elementwise", "elementwise"), ("elementwise.add", "norm"),
+    ("norm", "rope"), ("softmax", "elementwise"),
+)  # fmt: skip
+
+
+def _fused(rules: Lowering) -> Lowering:
+    """What a compiler may fuse: elementwise ops into the product before, runs of them, an addition with the norm after it."""
+    return replace(
+        rules,
+        epilogues=tuple(dict.fromkeys((*rules.epilogues, *EPILOGUES))),
+        chains=tuple(dict.fromkeys((*rules.chains, *CHAINS))),
+    )
+
+
+_GRAPHS: dict[tuple[int, tuple[str, ...]], tuple[Graph, Graph]] = {}
+
+
+def applied(graph: Graph, request: Request, *, optional: bool = False) -> Graph:
+    """The graph after the passes of the request; built once per live graph. `optional`: where a pass finds nothing in
+    this graph of several, it leaves it as it is."""
+    if not request.apply:
+        return graph
+    key = (id(graph), request.apply)
+    found = _GRAPHS.get(key)
+    if found is None or found[0] is not graph:
+        if len(_GRAPHS) > 64:
+            _GRAPHS.clear()
+        found = (graph, _passes(graph, request, optional))
+        _GRAPHS[key] = found
+    return found[1]
+
+
+def _passes(graph: Graph, request: Request, optional: bool) -> Graph:
+    from orchard.techniques import GraphPass
+
+    for technique in parsed(request.apply):
+        if not isinstance(technique, GraphPass):
+            continue
+        try:
+            graph = technique.apply(graph)
+        except OrchardError:
+            if not optional:
+                raise
+    return graph
+
+
+def refuse_simulation(request: Request, names: Sequence[str]) -> None:
+    """Raises StudyError: the simulator runs passes as they are."""
+    if names and request.fidelity == "simulation":
+        raise StudyError(
+            f"--apply {names[0]} with --fidelity simulation: the simulator has no rule for it; use estimate"
+        )

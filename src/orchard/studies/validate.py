@@ -241,7 +241,7 @@ def _speed_ups(
 ) -> list[StratumResult]:
     """Ratio errors of each technique and of all together."""
     from orchard.studies.suites import suite_records
-    from orchard.studies.techniques import technique_pairs
+    from orchard.studies.technique_pairs import technique_pairs
 
     pairs = technique_pairs(cases.cases, {r["id"]: r for r in suite_records(suite)})
     without, with_it = (np.array([getattr(p, n) for p in pairs], dtype=np.intp) for n in ("without", "with_it"))

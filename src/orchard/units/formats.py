@@ -191,16 +191,18 @@ def _mlx_mx(match: re.Match[str]) -> NumberFormat | None:
 
 
 def _palette(match: re.Match[str]) -> NumberFormat | None:
-    """2^bits table entries of `vector` f16 values each; one index stands for `vector` neighbours along the row."""
+    """2^bits table entries of `vector` f16 values each; one index stands for `vector` neighbours along the row.
+    `-scale`: and an f16 scale per output channel."""
     bits, vector = int(match["bits"]), int(match["vector"] or 1)
     rows = 1 if match["channel"] else int(match["group"] or 0)
     if bits not in (1, 2, 3, 4, 6, 8) or not 1 <= vector <= 16 or rows > 2**20:
         return None
     suffix = ("-channel" if rows == 1 else f"-g{rows}" if rows else "") + (f"-v{vector}" if vector > 1 else "")
+    suffix += match["scale"] or ""
     size = Fraction(bits, vector)
     return NumberFormat(
         name=f"pal{bits}{suffix}", family="coreml", kind="palette", element_bits=size, bits=size, block=vector,
-        pads=True, table_bits=2**bits * vector * 16, rows_per_table=rows,
+        pads=True, table_bits=2**bits * vector * 16, rows_per_table=rows, row_bits=16 if match["scale"] else 0,
     )  # fmt: skip
 
 
@@ -256,7 +258,7 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], NumberFormat |
     (re.compile(r"mlx-(?P<mode>mxfp4|nvfp4|mxfp8|fp8)"), _mlx_mx),
     (
         re.compile(
-            r"(?:pal|lut)(?P<bits>\d)(?:-(?:(?P<channel>channel)|g(?P<group>[1-9]\d{0,6})))?(?:-v(?P<vector>\d{1,2}))?"
+            r"(?:pal|lut)(?P<bits>\d)(?:-(?:(?P<channel>channel)|g(?P<group>[1-9]\d{0,6})))?(?:-v(?P<vector>\d{1,2}))?(?P<scale>-scale)?"
         ),
         _palette,
     ),

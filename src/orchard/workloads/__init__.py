@@ -2,11 +2,11 @@
 
 from typing import TYPE_CHECKING, Any
 
+from orchard.ir.masks import causal_pairs
+from orchard.ir.weights import apply_weights, weight_bytes, weight_shapes
 from orchard.workloads.config import DecoderConfig
 from orchard.workloads.decoder import build_decoder
 from orchard.workloads.errors import ModelError
-from orchard.workloads.masks import causal_pairs
-from orchard.workloads.quantize import apply_weights, weight_bytes, weight_shapes
 from orchard.workloads.registry import Model, load_model, model_names
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from orchard.ir import Size, Tensor, minimum
 from orchard.ir.graph import Attribute
+from orchard.ir.masks import causal_pairs
 from orchard.workloads.blocks import Build
-from orchard.workloads.masks import causal_pairs
 
 SCORES = "b t g r d, b s g d -> b g r t s"
 VALUES = "b g r t s, b s g d -> b t g r d"

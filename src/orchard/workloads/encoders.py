@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from orchard.ir import Builder, Graph, Size, Tensor
 from orchard.ir.graph import Attribute
+from orchard.ir.masks import causal_pairs
 from orchard.workloads.attention import SCORES, VALUES
 from orchard.workloads.blocks import project
 from orchard.workloads.config import PLAIN_MLPS, check_choice, check_numbers
 from orchard.workloads.errors import ModelError
-from orchard.workloads.masks import causal_pairs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchard.ir import Graph, bind
+from orchard.ir.weights import apply_weights, weight_bytes, weight_shapes
 from orchard.workloads import catalog
 from orchard.workloads.config import DecoderConfig
 from orchard.workloads.decoder import build_decoder
 from orchard.workloads.errors import ModelError
 from orchard.workloads.own import OwnGraph
-from orchard.workloads.quantize import apply_weights, weight_bytes, weight_shapes
 
 if TYPE_CHECKING:
     from orchard.workloads.diffusion.pipelines import PipelineConfig

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from orchard.ir import Size, Tensor, floordiv, minimum
 from orchard.ir.graph import Attribute
+from orchard.ir.masks import causal_pairs
 from orchard.workloads.attention import SCORES, VALUES
 from orchard.workloads.blocks import Build
 from orchard.workloads.config import SparseAttention
-from orchard.workloads.masks import causal_pairs
 
 APPROXIMATIONS = (
     "sparse attention is approximate: windows are compressed as if tokens arrived in whole windows, all queries of "

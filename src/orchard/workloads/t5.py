@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchard.ir import Builder, Graph, Size, Tensor
+from orchard.ir.masks import causal_pairs
 from orchard.workloads.attention import SCORES, VALUES
 from orchard.workloads.blocks import project
 from orchard.workloads.config import check_numbers
 from orchard.workloads.fields import Fields
-from orchard.workloads.masks import causal_pairs
 from orchard.workloads.own import OwnGraph
 
 

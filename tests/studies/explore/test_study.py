@@ -83,6 +83,7 @@ def test_refuses_with_the_line(tmp_path: Path, old: str, new: str, line: int, sa
     [
         ("qwen3-0.6b, prompt: 64", "llama-3.1-70b, weights: q8_0, prompt: 64", 7, "fits no design"),
         ("area_mm2 <= 200", "area_mm2 <= 20", 10, "the smallest has"),
+        ("area_mm2 <= 200", "power_w <= -1", 10, "below 0"),
         ("model: resnet18", "model: resnet19", 8, "not known"),
         ("chat.tokens_per_s > 10", "eye.tokens_per_s > 10", 10, "no such phase"),
     ],

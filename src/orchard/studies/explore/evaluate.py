@@ -324,6 +324,10 @@ def refuse_hopeless(study: Study, evaluator: Evaluator) -> None:
                 "knob dram.capacity"
             )
     for constraint in study.constraints:
+        if constraint.is_ceiling and constraint.limit < 0:
+            raise StudyError(
+                f"{study.file}:{constraint.line}: constraint {constraint.text!r} keeps no design: nothing measured is below 0"
+            )
         if constraint.metric == "area_mm2" and constraint.is_ceiling and evaluator.prices:
             least = HardwareArrays.of(
                 evaluator.soc, {k.name: float(k.least) for k in study.space.knobs if k.name in evaluator.figures}

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from orchard.ir import Graph, Role
+from orchard.ir.weights import weight_shapes
 from orchard.units import find_format, number_format
 from orchard.workloads.importers.errors import ImportError_
 from orchard.workloads.importers.files import mapped
 from orchard.workloads.importers.lowering import Imported, WeightInfo
 from orchard.workloads.importers.weights import stored_bytes
-from orchard.workloads.quantize import weight_shapes
 
 FORMATS = {
     0: "f32", 1: "f16", 2: "q4_0", 3: "q4_1", 6: "q5_0", 7: "q5_1", 8: "q8_0", 9: "q8_1", 10: "q2_k", 11: "q3_k",

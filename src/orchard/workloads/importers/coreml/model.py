@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchard.ir import Graph
+from orchard.ir.weights import weight_bytes
 from orchard.workloads.importers.canonical import finish
 from orchard.workloads.importers.coreml.flexible import check_inputs, flexible_inputs, note
 from orchard.workloads.importers.coreml.network import Network
@@ -20,7 +21,6 @@ from orchard.workloads.importers.files import mapped
 from orchard.workloads.importers.inputs import bind_inputs
 from orchard.workloads.importers.lowering import Imported, Lowering
 from orchard.workloads.importers.protowire import Message, Schema, decode
-from orchard.workloads.quantize import weight_bytes
 
 
 def import_coreml(

@@ -6,7 +6,7 @@ from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
-from orchard.ir import Size, maximum, minimum
+from orchard.ir.size import Size, maximum, minimum
 
 
 @lru_cache(maxsize=256)

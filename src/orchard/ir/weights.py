@@ -6,7 +6,9 @@ from collections.abc import Collection
 from functools import lru_cache
 from math import prod
 
-from orchard.ir import Graph, Op, Role, Tensor, bind, parse_einsum
+from orchard.ir.einsum import parse_einsum
+from orchard.ir.graph import Graph, Op, Role, Tensor
+from orchard.ir.size import bind
 from orchard.units import bytes_of, number_format, scheme
 
 
