@@ -79,8 +79,8 @@ def import_safetensors(
         decoder = decoder_from_file(config)
     except ModelError as error:
         raise ImportError_(f"{path}: {error}") from None
+    from orchard.ir.weights import weight_bytes
     from orchard.workloads.decoder import build_decoder
-    from orchard.workloads.quantize import weight_bytes
 
     formats: dict[str, int] = {}
     for tensor in tensors:
