@@ -1,4 +1,4 @@
-"""Processor seconds to import a transformer from ONNX, and to predict the imported graph.
+"""Processor seconds to import a transformer from ONNX and Core ML, and to predict the imported graph.
 
 Run: python benchmarks/importers/speed.py
 
@@ -111,8 +111,48 @@ def transformer(layers: int, d: int = 768, heads: int = 12, t: int = 128):
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
 
 
+def coreml_transformer(layers: int, d: int = 256, heads: int = 4, t: int = 128):
+    """A pre-norm encoder as an ML program of iOS 18, weights in the weight file; unfused softmax and GELU of one op each."""
+    import coremltools as ct
+    from coremltools.converters.mil import Builder as mb  # noqa: N813
+    from coremltools.converters.mil.mil import types
+
+    rng = np.random.default_rng(0)
+
+    def linear(x, rows, columns):
+        weight = rng.normal(size=(columns, rows)).astype(np.float16)
+        return mb.linear(x=x, weight=weight, bias=np.ones(columns, np.float16))
+
+    def norm(x):
+        ones = rng.normal(size=d).astype(np.float16)
+        return mb.layer_norm(x=x, axes=[-1], gamma=ones, beta=ones, epsilon=np.float16(1e-5))
+
+    def split(x):
+        return mb.transpose(x=mb.reshape(x=x, shape=[1, t, heads, d // heads]), perm=[0, 2, 1, 3])
+
+    @mb.program(input_specs=[mb.TensorSpec((1, t, d), types.fp16)], opset_version=ct.target.iOS18)
+    def net(x):
+        for _ in range(layers):
+            h = norm(x)
+            q, k, v = (split(linear(h, d, d)) for _ in "qkv")
+            scores = mb.matmul(x=mb.mul(x=q, y=np.float16(0.125)), y=k, transpose_y=True)
+            mixed = mb.transpose(x=mb.matmul(x=mb.softmax(x=scores, axis=-1), y=v), perm=[0, 2, 1, 3])
+            x = mb.add(x=x, y=linear(mb.reshape(x=mixed, shape=[1, t, d]), d, d))
+            x = mb.add(x=x, y=linear(mb.gelu(x=linear(norm(x), d, 4 * d), mode="EXACT"), 4 * d, d))
+        return x
+
+    return ct.convert(
+        net, minimum_deployment_target=ct.target.iOS18, skip_model_load=True, pass_pipeline=ct.PassPipeline.EMPTY
+    )
+
+
 def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
+        package = Path(folder) / "12.mlpackage"
+        coreml_transformer(12).save(package)
+        start = time.process_time()
+        ops = len(import_model(package).graph.ops)
+        print(f"Core ML, 12 layers, {ops} ops: import {time.process_time() - start:.2f} s")
         for layers in (12, 80):
             path = Path(folder) / f"{layers}.onnx"
             path.write_bytes(transformer(layers).SerializeToString())
@@ -125,7 +165,7 @@ def main() -> None:
             start = time.process_time()
             predict.answer(request)
             took = 1e3 * (time.process_time() - start)
-            print(f"{layers} layers, {len(graph.ops)} ops: import {imported:.2f} s, prediction {took:.0f} ms")
+            print(f"ONNX, {layers} layers, {len(graph.ops)} ops: import {imported:.2f} s, prediction {took:.0f} ms")
 
 
 if __name__ == "__main__":

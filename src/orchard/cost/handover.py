@@ -24,6 +24,7 @@ These are estimates from single figures: no public measurement times a switch on
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -65,6 +66,14 @@ class HandOverPrices:
     def enter(self, engine: str, dense: float, padded: float, calls: float = 1.0) -> Crossing:
         """An engine takes up a tensor that another one made."""
         return self._side(self.enter_s[engine] * calls, engine, dense, padded)
+
+    def between(self, source: str, readers: Iterable[str], dense: float, padded: float) -> float:
+        """Seconds until all engines of `readers` have a tensor that `source` made: left once, entered once per engine."""
+        others = sorted(set(readers) - {source})
+        if not others:
+            return 0.0
+        left = self.leave(source, dense, padded).seconds
+        return left + sum(self.enter(e, dense, padded).seconds for e in others)
 
     def _side(self, event: float, engine: str, dense: float, padded: float) -> Crossing:
         seconds, moved = event, 0.0

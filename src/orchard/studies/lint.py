@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from orchard.cost.eligibility import ENGINES, Finding
+from orchard.cost.handover import HandOverPrices
+from orchard.cost.lower import cached_tensors
+from orchard.cost.units import view_roots
 from orchard.hw import HardwareArrays, SoC, load_chip
-from orchard.ir import Graph, Role
+from orchard.ir import Graph, Role, value_of
 from orchard.studies.errors import StudyError
 from orchard.studies.inspect import engine_findings
-from orchard.studies.lint_prices import GPU_BOUNDARY_S, OpPrices
+from orchard.studies.lint_prices import OpPrices
 from orchard.studies.request import Request
 from orchard.studies.runtimes import choose_profile, network_runtime
 from orchard.studies.sources import ImportedModel, bind_symbols, open_model, served_as
+from orchard.units import number_format
 from orchard.workloads import Model
 
 TARGETS = ENGINES
@@ -130,7 +135,8 @@ class _Costs:
     elsewhere: OpPrices | None
     blocked: Mapping[str, frozenset[str]]
     slowed: Mapping[str, frozenset[str]]
-    hand_over_s: float
+    flows: tuple[_Flow, ...]
+    hand_over: HandOverPrices
 
     @classmethod
     def of(cls, graph: Graph, soc: SoC, target: str, serves: str, findings: Sequence[Finding]) -> _Costs | None:
@@ -140,10 +146,9 @@ class _Costs:
         if here is None or graph.symbols:
             return None
         elsewhere = next((p for e in FALLBACKS[target] if (p := _prices(graph, hw, e, serves)) is not None), None)
-        dispatch = float(soc.get("ane.dispatch") or 0.0) if target == "ane" else 0.0
         return cls(
             graph=graph, here=here, elsewhere=elsewhere, blocked=_by_op(findings, blocks=True),
-            slowed=_by_op(findings, blocks=False), hand_over_s=2 * GPU_BOUNDARY_S + dispatch,
+            slowed=_by_op(findings, blocks=False), flows=tuple(_flows(graph)), hand_over=HandOverPrices(hw),
         )  # fmt: skip
 
     def without(self, rule: str, ops: set[str]) -> _Costs:
@@ -155,18 +160,59 @@ class _Costs:
         return replace(self, blocked=left(self.blocked), slowed=left(self.slowed))
 
     def total(self) -> float:
-        """One pass; each run of ops elsewhere pays a hand-over."""
-        seconds, away = 0.0, False
+        """One pass, with what it hands from engine to engine, priced as `orchard place` does."""
+        seconds = self.handed_over_s()
         for op in self.graph.ops:
             if op.kind == "view":
                 continue
-            out = bool(self.blocked.get(op.name)) and self.elsewhere is not None
+            out = self._away(op.name)
             slow = self.slowed.get(op.name, frozenset())
             prices = self.elsewhere if out and self.elsewhere is not None else self.here
             seconds += prices.seconds(op, frozenset() if out else slow)
-            seconds += self.hand_over_s if out and not away else 0.0
-            away = out
         return seconds
+
+    def handed_over_s(self) -> float:
+        """Seconds of all tensors that are made on one engine and read on another."""
+        if self.elsewhere is None:
+            return 0.0
+        there, here = self.elsewhere.profile.engine, self.here.profile.engine
+        seconds = 0.0
+        for flow in self.flows:
+            readers = {there if self._away(op) else here for op in flow.readers}
+            padded = self.hand_over.padded(flow.shape, flow.element_bytes) if flow.dense else 0.0
+            seconds += self.hand_over.between(there if self._away(flow.source) else here, readers, flow.dense, padded)
+        return seconds
+
+    def _away(self, op: str) -> bool:
+        return self.elsewhere is not None and bool(self.blocked.get(op))
+
+
+@dataclass(frozen=True, slots=True)
+class _Flow:
+    """A tensor that op `source` makes and `readers` read, views of it included. `dense`: bytes; 0 for a cache, which stays."""
+
+    source: str
+    readers: tuple[str, ...]
+    shape: tuple[int, ...]
+    element_bytes: float
+    dense: float
+
+
+def _flows(graph: Graph) -> Iterator[_Flow]:
+    roots, cached = view_roots(graph), cached_tensors(graph)
+    maker = {name: op.name for op in graph.ops for name in op.outputs}
+    readers: dict[str, list[str]] = {}
+    for op in graph.ops:
+        for name in op.inputs if op.kind != "view" else ():
+            root = roots.get(name, name)
+            if root in maker and graph.tensors[root].role is Role.ACTIVATION:
+                readers.setdefault(root, []).append(op.name)
+    for root, ops in readers.items():
+        tensor = graph.tensors[root]
+        shape = tuple(int(value_of(s, {})) for s in tensor.shape)
+        width = number_format(tensor.format).bytes_per_element
+        dense = 0.0 if root in cached else prod(shape) * width
+        yield _Flow(maker[root], tuple(ops), shape, width, dense)
 
 
 def _prices(graph: Graph, hw: HardwareArrays, engine: str, serves: str) -> OpPrices | None:

@@ -5,7 +5,7 @@ applied to the counts or formats the model reads:
 
 | rule | before | after |
 |---|---|---|
-| any that blocks | the op elsewhere, and a hand-over around each run of such ops | the op on the engine |
+| any that blocks | the op elsewhere, and what it reads and makes handed over (`cost/handover.py`) | the op on the engine |
 | dtype | activations as stored | in FP16 |
 | padding | bytes times the padding of the last axis | bytes |
 | layout | a matrix product | a third of its compute time, as a 1x1 convolution [maderix-ane] |
@@ -29,8 +29,6 @@ from orchard.units import find_format
 
 LAYOUT_GAIN = 3.0
 """A matmul written as 1x1 convolution is about 3 times faster on M4 [maderix-ane]."""
-GPU_BOUNDARY_S = 20e-6
-"""Command-buffer boundary [mlx]; a run of ops elsewhere begins and ends with one."""
 ALIGN_ELEMENTS = 32
 """64 bytes of FP16."""
 BYTES = ("input_bytes", "output_bytes")

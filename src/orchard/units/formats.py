@@ -192,17 +192,20 @@ def _mlx_mx(match: re.Match[str]) -> NumberFormat | None:
 
 def _palette(match: re.Match[str]) -> NumberFormat | None:
     """2^bits table entries of `vector` f16 values each; one index stands for `vector` neighbours along the row.
-    `-scale`: and an f16 scale per output channel."""
+
+    `-scale`: and an f16 scale per output channel. `-tN`: N tables in the whole tensor, however they lie (Core ML has tables per
+    input channel and tap); `-s`: with an f16 scale per table.
+    """
     bits, vector = int(match["bits"]), int(match["vector"] or 1)
-    rows = 1 if match["channel"] else int(match["group"] or 0)
+    rows, tables = 1 if match["channel"] else int(match["group"] or 0), int(match["tables"] or 1)
     if bits not in (1, 2, 3, 4, 6, 8) or not 1 <= vector <= 16 or rows > 2**20:
         return None
-    suffix = ("-channel" if rows == 1 else f"-g{rows}" if rows else "") + (f"-v{vector}" if vector > 1 else "")
-    suffix += match["scale"] or ""
-    size = Fraction(bits, vector)
+    suffix = "-channel" if rows == 1 else f"-g{rows}" if rows else f"-t{tables}" if match["tables"] else ""
+    suffix += (f"-v{vector}" if vector > 1 else "") + (match["scale"] or "") + (match["scaled"] or "")
+    size, table = Fraction(bits, vector), 2**bits * vector * 16 + (16 if match["scaled"] else 0)
     return NumberFormat(
         name=f"pal{bits}{suffix}", family="coreml", kind="palette", element_bits=size, bits=size, block=vector,
-        pads=True, table_bits=2**bits * vector * 16, rows_per_table=rows, row_bits=16 if match["scale"] else 0,
+        pads=True, table_bits=tables * table, rows_per_table=rows, row_bits=16 if match["scale"] else 0,
     )  # fmt: skip
 
 
@@ -258,7 +261,8 @@ _PATTERNS: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], NumberFormat |
     (re.compile(r"mlx-(?P<mode>mxfp4|nvfp4|mxfp8|fp8)"), _mlx_mx),
     (
         re.compile(
-            r"(?:pal|lut)(?P<bits>\d)(?:-(?:(?P<channel>channel)|g(?P<group>[1-9]\d{0,6})))?(?:-v(?P<vector>\d{1,2}))?(?P<scale>-scale)?"
+            r"(?:pal|lut)(?P<bits>\d)(?:-(?:(?P<channel>channel)|g(?P<group>[1-9]\d{0,6})|t(?P<tables>[1-9]\d{0,6})))?"
+            r"(?:-v(?P<vector>\d{1,2}))?(?P<scale>-scale)?(?P<scaled>-s)?"
         ),
         _palette,
     ),

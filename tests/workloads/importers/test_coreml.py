@@ -171,3 +171,33 @@ def test_control_flow_is_refused_with_a_reason(tmp_path):
 
     with pytest.raises(ImportError_, match=r"control flow \(while_loop\)"):
         import_model(save(convert(looped, "iOS16"), tmp_path))
+
+
+@pytest.mark.parametrize("scaled", [False, True])
+def test_tables_per_input_channel_and_tap_count_whole(bases, tmp_path, scaled):
+    """coremltools 9 writes one table per input channel and tap when palettes get a scale per channel."""
+    op = cto.OpPalettizerConfig(
+        mode="uniform", nbits=4, granularity="per_tensor", weight_threshold=64, enable_per_channel_scale=scaled
+    )
+    path = save(cto.palettize_weights(bases["iOS18"], config(op)), tmp_path)
+    found = import_model(path)
+    written = (path / "Data/com.apple.CoreML/weights/weight.bin").stat().st_size
+    assert weight_bytes(found.graph) == pytest.approx(found.weights.bytes, rel=0.01)
+    assert found.weights.bytes == pytest.approx(written, rel=0.02)
+    assert not found.warnings
+    formats = {t.format for t in found.graph.weights if t.format.startswith("pal")}
+    assert formats == ({"pal4-t576-s", "pal4-t64-s"} if scaled else {"pal4"})
+
+
+@pytest.mark.parametrize("scale", [None, 1.0])
+def test_a_pipeline_is_refused_with_what_to_do(tmp_path, scale):
+    from coremltools.proto import Model_pb2
+
+    spec = Model_pb2.Model(specificationVersion=1)
+    for _ in range(2 if scale else 0):
+        spec.pipeline.models.add(specificationVersion=1)
+    spec.pipeline.SetInParent()
+    path = tmp_path / "m.mlmodel"
+    path.write_bytes(spec.SerializeToString())
+    with pytest.raises(ImportError_, match=r"pipeline of (2|several) models.*import them one by one"):
+        import_model(path)

@@ -11,13 +11,18 @@ BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "importers" / "speed.py"
 
 
 @pytest.fixture(scope="module")
-def transformer():
+def speed():
     if not BENCHMARK.is_file():
         pytest.skip("benchmarks are not here")
     spec = importlib.util.spec_from_file_location("speed", BENCHMARK)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module.transformer
+    return module
+
+
+@pytest.fixture(scope="module")
+def transformer(speed):
+    return speed.transformer
 
 
 def test_a_twelve_layer_transformer_imports_in_two_seconds(transformer, tmp_path):
@@ -48,3 +53,17 @@ def test_a_graph_of_a_thousand_ops_is_predicted_in_fifty_milliseconds(transforme
         predict.answer(request)
         times.append(time.process_time() - start)
     assert min(times) < 0.05
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_twelve_layer_core_ml_transformer_imports_in_two_seconds(speed, tmp_path):
+    pytest.importorskip("coremltools")
+    from orchard.ir.count import macs
+    from orchard.workloads.importers import import_model
+
+    path = tmp_path / "m.mlpackage"
+    speed.coreml_transformer(12, d=64).save(path)
+    start = time.process_time()
+    graph = import_model(path).graph
+    assert time.process_time() - start < 2.0
+    assert macs(graph) == 12 * 128 * (12 * 64 * 64 + 2 * 128 * 64)

@@ -27,9 +27,17 @@ def _lut(c: Program, op: Op) -> Value:
     bits = log2(lut.shape[-2])
     shape = c.declared(op) or indices.shape
     groups = product(lut.shape[:-2])
-    suffix = group_suffix(shape, groups)
-    name = f"pal{bits}{suffix}" + (f"-v{vector}" if vector > 1 else "")
+    by_rows = lut.ndim < 3 or groups == lut.shape[0]
+    suffix = group_suffix(shape, groups) if by_rows else f"-t{groups}"
+    name = f"pal{bits}{suffix}" + (f"-v{vector}" if vector > 1 else "") + ("-s" if _scaled(c, lut) else "")
     return c.compressed(op, name, shape, "indices", "lut")
+
+
+def _scaled(c: Program, lut: Value) -> bool:
+    """Whether the tables of f16 have a scale of their own, as `enable_per_channel_scale` writes them."""
+    known = c.stored.get(id(lut))
+    elements = lut.elements
+    return known is not None and isinstance(elements, int) and known[1] > 2 * elements
 
 
 def log2(entries: Size) -> int:

@@ -52,7 +52,10 @@ def import_coreml(
             outputs, weights = walker.run(), walker.weights
             kind = "coreml-neuralnetwork"
         elif any(model.has(n) for n in ("pipeline", "pipeline_classifier", "pipeline_regressor")):
-            raise ImportError_(f"{path}: a pipeline of several models; import its parts one by one")
+            raise ImportError_(
+                f"{path}: a pipeline of {_parts(model)} models, each with inputs of its own; "
+                "save its parts and import them one by one: coremltools.models.MLModel(spec.pipeline.models[0]).save(PATH)"
+            )
         else:
             raise ImportError_(
                 f"{path}: holds neither an ML program nor a neural network (trees and the like have no graph)"
@@ -72,7 +75,7 @@ def import_coreml(
 def _uncounted(graph: Graph, stored: int) -> list[str]:
     """A sentence where the file holds clearly more or less than the formats of the graph's weights say."""
     counted = weight_bytes(graph)
-    if abs(stored - counted) <= max(0.05 * stored, 65536):
+    if abs(stored - counted) <= max(0.05 * stored, 4096):
         return []
     return [f"the file stores {stored:,} bytes of weights, the graph counts {counted:,}: tables or blocks that no format names"]
 
@@ -102,3 +105,8 @@ def _model_file(path: Path) -> Path:
     if not found.resolve().is_relative_to(path.resolve()) or not found.is_file():
         raise ImportError_(f"{path}: Manifest.json names {str(entry)[:80]!r}, which is not in the package")
     return found
+
+
+def _parts(model: Message) -> str:
+    """How many models a pipeline says it has; `several` where only its parts know."""
+    return str(len(model.pipeline.models)) if model.pipeline is not None and model.pipeline.models else "several"
