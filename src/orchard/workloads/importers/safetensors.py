@@ -6,7 +6,7 @@ With a config.json beside it the model becomes a graph, and its weights take the
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -135,7 +135,9 @@ def quantized_format(config: Path) -> str | None:
     method = str(other.get("quant_method", ""))
     if not method and "group_size" in other:  # MLX keeps a copy under this name
         return _known(config, "MLX", _mlx_format(other))
-    makers = {"gptq": _grouped_format, "awq": _grouped_format, "bitsandbytes": _bitsandbytes_format, "fp8": lambda _: "f8_e4m3"}
+    makers: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
+        "gptq": _grouped_format, "awq": _grouped_format, "bitsandbytes": _bitsandbytes_format, "fp8": lambda _: "f8_e4m3",
+    }  # fmt: skip
     if method not in makers:
         raise ImportError_(
             f"{config}: weights are packed by {method[:40] or 'an unnamed method'!r}, expected one of {', '.join(makers)} or "
