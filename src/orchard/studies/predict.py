@@ -306,7 +306,7 @@ def make_plan(request: Request, live: ImportedModel | None = None) -> Plan:
     if runtime is None:
         runtime = runtime_hint(request)
     if runtime is None and (loaded.family == "imported" or serves == "network"):
-        runtime = network_runtime(request.engine)
+        runtime = network_runtime(request.engine, serves)
     profile = choose_profile(runtime, request.engine, weights or loaded.default_weights, serves)
     return _plan(loaded, profile, weights, request)
 

@@ -68,10 +68,12 @@ def choose_profile(runtime: str | None, engine: str, weights: str | None = None,
     raise StudyError(f"runtime {mine[0].runtime} has no profile for engine {engine!r}, only for {engines}")
 
 
-def network_runtime(engine: str) -> str:
-    """The runtime for a network when none is asked for: Core ML where it has a profile for the engine, else what has one."""
+def network_runtime(engine: str, serves: str = "network") -> str:
+    """The runtime for a network or a model file when none is asked for: Core ML where it has a profile for the engine and for
+    what the model is, else what has one."""
     wanted = engine_name(engine)
-    served = {p.engine for p in map(load_profile, profile_names()) if p.runtime == "coreml"}
+    coreml = [p for p in map(load_profile, profile_names()) if p.runtime == "coreml"]
+    served = {p.engine for p in coreml if p.rules.get("serves", LANGUAGE) in (LANGUAGE, serves)}
     if wanted == "auto" or wanted in served:
         return "coreml"
     return "llama.cpp" if wanted == "cpu" else "mlx"
