@@ -2,7 +2,7 @@
 
     python benchmarks/explore/cluster.py [loky] [dask] [ray]     prints a table; needs pip install 'orchard[dask,ray]'
 
-Each run has to end with the digest of a run in one process. The result of the last recorded run is in cluster.md.
+Each run has to end with the digest of a run in one process.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """How many designs a second, and a ten-million-point grid: python benchmarks/explore/throughput.py [--grid]
 
-Basket: an 8B language model (prefill and decode) and three vision networks. Prints a table, recorded in throughput.md.
+Basket: an 8B language model (prefill and decode) and three vision networks. Prints a table.
 Wall and processor time stand side by side, as other work on the machine slows the former.
 """
 
