@@ -10,7 +10,7 @@ from typing import Any
 
 from orchard.report.layout import bar, make_console, number, percent, span
 from orchard.report.plot import scatter_svg
-from orchard.report.schemas import Validation
+from orchard.report.schemas.validation import Validation
 from orchard.report.validation import markdown_table, render_validation, validation_record
 from orchard.studies.validate import LeftOut, Point, StratumResult, ValidationReport
 
