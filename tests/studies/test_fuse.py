@@ -77,7 +77,7 @@ def test_heads_may_share_keys() -> None:
 
 
 def test_a_gated_mlp_keeps_its_hidden_tiles_on_the_chip() -> None:
-    mapped = map_chain(parse_chain("mlp:m=16,d=32,f=64,gated=1"), load_arch("A64"))
+    mapped = map_chain(parse_chain("mlp:m=8,d=16,f=16,gated=1"), load_arch("A64"))
     assert mapped.optimal
     assert mapped.fused == ("G", "U", "A", "H")
 

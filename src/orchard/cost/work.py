@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from fractions import Fraction
+from functools import lru_cache
 from typing import Any
 
 from orchard.cost.errors import NoCostRule
@@ -84,7 +85,12 @@ def work_of_graph(graph: Graph) -> Work:
 
 def tensor_bytes(tensor: Tensor) -> Count:
     """Bytes of a whole tensor at the bits per element of its number format, block scales included."""
-    return tensor.elements * Fraction(number_format(tensor.format).bits) * Fraction(1, 8)
+    return _bytes(tensor.shape, tensor.format)
+
+
+@lru_cache(maxsize=1 << 14)
+def _bytes(shape: tuple[Size, ...], fmt: str) -> Count:
+    return product(shape) * (Fraction(number_format(fmt).bits) / 8)
 
 
 def matrix_bytes(tensor: Tensor, rows: Size, columns: Size) -> Count:

@@ -86,6 +86,14 @@ class Expr:
         self._terms: dict[Monomial, Number] = {m: _tidy(c) for m, c in sorted(terms.items(), key=_term_key) if c != 0}
         self._hash = hash(tuple(self._terms.items()))
 
+    @classmethod
+    def _ordered(cls, terms: dict[Monomial, Number]) -> Expr:
+        """An expression of terms that are already tidy, without zeros, and in order."""
+        made = cls.__new__(cls)
+        made._terms = terms
+        made._hash = hash(tuple(terms.items()))
+        return made
+
     @property
     def terms(self) -> Mapping[Monomial, Number]:
         return self._terms
@@ -125,6 +133,10 @@ class Expr:
         return (self * -1) + other
 
     def __mul__(self, other: Size | Fraction) -> Size:
+        if not isinstance(other, Expr):
+            if other == 0:
+                return 0
+            return Expr._ordered({monomial: _tidy(a * other) for monomial, a in self._terms.items()})
         terms: dict[Monomial, Number] = {}
         for left, a in self._terms.items():
             for right, b in _terms_of(other).items():
@@ -210,10 +222,14 @@ def distinct(population: int, draws: int, rounds: Size) -> Size | float:
 
 def product(sizes: Iterable[Size]) -> Size:
     """Product of sizes; 1 for none."""
+    number = 1
     result: Size = 1
     for size in sizes:
-        result = result * size
-    return result
+        if isinstance(size, int):
+            number *= size
+        else:
+            result = result * size
+    return result * number
 
 
 def symbols_of(size: Size) -> frozenset[str]:

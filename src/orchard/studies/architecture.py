@@ -18,7 +18,6 @@ import numpy as np
 
 from orchard.studies.calibrate import all_cases, generation
 from orchard.studies.cases import Case, CaseSet
-from orchard.studies.measurements import read_rows
 from orchard.studies.suites import load_suite
 from orchard.studies.validate import left_out_seconds, naive_roofline
 
@@ -88,7 +87,7 @@ def architecture() -> ArchitectureReport:
     """The history test over the language-model and network measurements of the package."""
     pairs: dict[tuple[str, str, str, str], list[Pair]] = defaultdict(list)
     for suite in ("llm", "vision"):
-        cases = all_cases(read_rows()) if suite == "llm" else CaseSet.of(load_suite("vision").cases)
+        cases = all_cases() if suite == "llm" else CaseSet.of(load_suite("vision").cases)
         for kind, pair in _pairs(cases, suite):
             pairs[kind, pair.first, pair.second, pair.group].append(pair)
     steps = tuple(_step(*key, found) for key, found in sorted(pairs.items(), key=lambda item: _order(item[0])))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -41,8 +42,13 @@ class Fit:
 
 
 def all_cases(rows: Iterable[Row] | None = None) -> CaseSet:
-    """Every scored row as a case."""
-    return CaseSet.of(make_case(row) for row in scored(read_rows() if rows is None else rows))
+    """Every scored row as a case; without `rows` those of the package, which one process makes once."""
+    return _packaged_cases() if rows is None else CaseSet.of(make_case(row) for row in scored(rows))
+
+
+@lru_cache(maxsize=1)
+def _packaged_cases() -> CaseSet:
+    return CaseSet.of(make_case(row) for row in scored(read_rows()))
 
 
 def start_values(cases: CaseSet) -> tuple[dict[Key, float], list[Key], dict[Key, Parameter]]:

@@ -162,7 +162,7 @@ def validate(suite: str = "llm", *, rows_file: str | Path | None = None, refit: 
     if suite != "llm":
         return _suite_report(suite, rows_file, refit)
     rows = read_rows(rows_file)
-    cases = all_cases(rows)
+    cases = all_cases(None if rows_file is None else rows)
     if not cases.cases:
         raise StudyError(f"{rows_file or suite}: no row can be scored; see why_not_scored in the documentation")
     measured = np.array([case.measured_s for case in cases.cases])
