@@ -46,6 +46,10 @@ COMMANDS = {
     "simulate without limits": ("simulate", "xr-outdoor", "--chip", "m4", "--seconds", "1", "--chassis", "none"),
     "predict by simulation": ("predict", "qwen3-4b", "--chip", "m1", "--weights", "q4_0", "--fidelity", "simulation"),
     "scenarios": ("scenarios",),
+    "technique evaluate": (
+        "technique", "evaluate", "palettize:bits=4,group=16", "activation-sparsity", "--model", "qwen3-0.6b",
+        "--chips", "m4,a17pro",
+    ),
     "technique list": ("technique", "list", "--engine", "ane"),
     "technique show": ("technique", "show", "palettize"),
     "technique without a rule": ("technique", "show", "w4a4"),

@@ -31,6 +31,7 @@ from orchard.cost.work import (
     work_of,
 )
 from orchard.ir import Graph, Op, Role, floordiv, product, value_of
+from orchard.units import find_format
 
 KINDS = ("linear", "expert", "attention", "vector", "scan")
 """linear: a weight product or any other Einsum; expert: a routed one; attention: scores, softmax and values in one
@@ -53,12 +54,14 @@ class Kernel:
     sequences, tokens, kv_heads, heads, head_dim, context   attention geometry; head_dim counts query-key and value dims
     taps, stride                  window of a convolution (1 for a matrix product)
     format, part                  number format and role of the weight operand
+    moving                        number format of the operand that meets it
     level                         dependency depth; `scopes` are the module paths of the ops inside
     """
 
     kind: str
     name: str
     format: str = ""
+    moving: str = ""
     part: str = ""
     count: int = 1
     launches: float = 1.0
@@ -164,6 +167,26 @@ class KernelArrays:
         return found
 
     @property
+    def integer(self) -> npt.NDArray[np.bool_]:
+        """Products of 8-bit activations with weights of at most 8 bits: what INT8 units multiply."""
+        found = self._memo.get("integer")
+        if found is None:
+            floats = ("", "f64", "f32", "f16", "bf16")
+            both = [k.moving == "int8" and k.format not in floats and not k.format.endswith("-f16") for k in self.kernels]
+            found = self._memo["integer"] = np.array(both, dtype=bool)
+        return found
+
+    @property
+    def tables(self) -> npt.NDArray[np.float64]:
+        """Look-up tables of the weights of each kernel: one per `rows_per_table` output channels of a palette."""
+        found = self._memo.get("tables")
+        if found is None:
+            found = self._memo["tables"] = np.array([_tables(k.format) for k in self.kernels], dtype=np.float64)
+        per_row = np.abs(found)
+        rows = self.counts["weight_elements"] / np.maximum(self.counts["depth"], 1.0)
+        return np.where(found < 0, 1.0, np.ceil(rows * per_row))
+
+    @property
     def formats(self) -> tuple[tuple[str, ...], npt.NDArray[np.intp]]:
         """Distinct weight formats, and for each kernel the position of its own."""
         found = self._memo.get("formats")
@@ -172,6 +195,14 @@ class KernelArrays:
             place = {name: i for i, name in enumerate(names)}
             found = self._memo["formats"] = (names, np.array([place[k.format] for k in self.kernels], dtype=np.intp))
         return found
+
+
+def _tables(name: str) -> float:
+    """Tables per output channel; -1: one for the tensor; 0: the format has none."""
+    fmt = find_format(name) if name.startswith(("pal", "lut", "sparse")) else None
+    if fmt is None or not fmt.table_bits:
+        return 0.0
+    return 1.0 / fmt.rows_per_table if fmt.rows_per_table else -1.0
 
 
 def concatenate(parts: Sequence[KernelArrays]) -> KernelArrays:
@@ -443,6 +474,7 @@ def _einsum_kernel(graph: Graph, op: Op, total: Work, common: Mapping[str, Any])
     return Kernel(
         kind="expert" if routed else "linear",
         format=fixed.format if fixed.role is Role.WEIGHT else moving.format,
+        moving=moving.format if fixed.role is Role.WEIGHT else "",
         part=fixed.part if fixed.role is Role.WEIGHT else "",
         batch=batch,
         rows=rows,

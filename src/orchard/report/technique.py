@@ -6,6 +6,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from orchard.studies.technique_audit import Audit, counts
+from orchard.studies.technique_evaluate import Evaluation
 from orchard.techniques import ENGINES, Card, load_claims
 
 WIDTH = 80
@@ -112,3 +114,93 @@ def _wrapped(text: str, indent: str, first: str | None = None) -> list[str]:
     return textwrap.wrap(
         text.strip(), WIDTH, initial_indent=indent if first is None else first, subsequent_indent=indent
     ) or [""]
+
+
+def evaluation_record(found: Evaluation) -> dict[str, Any]:
+    """`orchard.technique-evaluation/1`."""
+    return {
+        "schema": "orchard.technique-evaluation/1",
+        "model": found.model,
+        "effects": [
+            {
+                "technique": e.technique, "chip": e.chip, "engine": e.engine, "runtime": e.runtime, "verdict": e.verdict,
+                "reason": e.reason, "memory_before_bytes": e.memory_before, "memory_after_bytes": e.memory_after,
+                "phases": {
+                    p.phase: {
+                        "latency_before_s": p.before.latency_s, "latency_after_s": p.after.latency_s, "speed_gain": p.speed,
+                        "tokens_per_s_before": p.before.tokens_per_s, "tokens_per_s_after": p.after.tokens_per_s,
+                        "energy_before_j": p.before.energy_j, "energy_after_j": p.after.energy_j,
+                        "bound_before": p.bound_before, "bound_after": p.bound_after,
+                    }
+                    for p in e.phases
+                },
+            }
+            for e in found.effects
+        ],
+    }  # fmt: skip
+
+
+def render_evaluation(found: Evaluation) -> str:
+    """A table per technique: a line per chip and phase."""
+    lines = [f"{found.model}, each technique alone", ""]
+    for text in dict.fromkeys(e.technique for e in found.effects):
+        lines += [text, f"  {'chip':<15}{'engine':<7}{'phase':<10}{'before':>9}{'after':>9}{'gain':>6}{'energy':>8}  bound by"]
+        for e in (e for e in found.effects if e.technique == text):
+            for p in e.phases:
+                lines.append(
+                    f"  {e.chip[:14]:<15}{e.engine:<7}{p.phase[:9]:<10}{_ms(p.before.latency_s):>9}{_ms(p.after.latency_s):>9}"
+                    f"{p.speed:>6.2f}{p.energy:>8.2f}  {p.bound_before[:7]}>{p.bound_after[:7]}"
+                )
+            memory = f"memory {e.memory_before / 2**30:.2f} to {e.memory_after / 2**30:.2f} GiB; " if e.phases else ""
+            lines += _wrapped(f"{e.verdict}: {memory}{e.reason}", "    ", f"  {e.chip[:14]:<15}")
+        name = text.partition(":")[0]
+        claims = [c for c in load_claims() if c.card == name]
+        lines += [f"  {len(claims)} published figures (`orchard technique show`)", ""]
+    return "\n".join([*lines, "before and after in ms (decode: per token); gain and energy above 1 are better"])
+
+
+def _ms(seconds: float) -> str:
+    return f"{seconds * 1e3:,.4g}"
+
+
+def audit_record(found: Audit) -> dict[str, Any]:
+    """`orchard.technique-audit/1`."""
+    return {
+        "schema": "orchard.technique-audit/1", "target": found.target, "claims": len(found.findings), "scored": len(found.scored),
+        "explained": found.explained, "verdicts": counts(found.findings),
+        "findings": [
+            {
+                "id": f.claim.id, "technique": f.claim.card, "model": f.claim.model, "setting": f.claim.setting,
+                "metric": f.claim.metric, "hardware": f.claim.hardware, "chip": f.chip, "own_hardware": f.own_hardware, "kind": f.kind,
+                "published_gain": None if f.published_low is None else [f.published_low, f.published_high],
+                "predicted_gain": f.predicted, "verdict": f.verdict, "reason": f.reason,
+                "bound_before": f.bound_before, "bound_after": f.bound_after,
+            }
+            for f in found.findings
+        ],
+    }  # fmt: skip
+
+
+def render_audit(found: Audit) -> str:
+    """Numbers first, then one line a claim that puts a question, then the reasons of those that cannot be answered."""
+    share = f"{found.explained / len(found.scored):.0%}" if found.scored else "-"
+    lines = [f"{len(found.findings)} claims; {len(found.scored)} answered on their own chip, {found.explained} within 25 % ({share})"]
+    lines += [f"  {verdict:<26}{n:>4}" for verdict, n in counts(found.findings).items()]
+    lines += ["", f"{'id':<6}{'technique':<18}{'chip':<9}{'published':>11}{'model':>7}  verdict"]
+    for f in found.findings:
+        if f.predicted is None or f.published_low is None or f.published_high is None:
+            continue
+        low, high = f"{f.published_low:.2f}", f"{f.published_high:.2f}"
+        ends, chip = low if low == high else f"{low}-{high}", f.chip + ("" if f.own_hardware else "*")
+        lines.append(f"{f.claim.id[:5]:<6}{f.claim.card[:17]:<18}{chip[:8]:<9}{ends:>11}{f.predicted:>7.2f}  {f.verdict}")
+        if f.verdict not in ("explained", "transfers"):
+            lines += _wrapped(f.reason, " " * 8, " " * 6 + "- ")
+    lines += ["* other hardware: predicted on the target", "", "no answer"]
+    reasons: dict[str, list[str]] = {}
+    for f in found.findings:
+        if f.predicted is None:
+            reasons.setdefault(f.reason, []).append(f.claim.id)
+    for reason, ids in reasons.items():
+        which = ", ".join(ids) if len(ids) < 6 else f"{len(ids)} claims"
+        lines += _wrapped(f"{which}: {reason}", "    ", "  ")
+    return "\n".join(lines)

@@ -420,10 +420,23 @@ class IntegerActivations(GraphPass, ABC):
             if not keep:
                 must_be_float(self.name, weight)
             formats[weight.name] = weight.format if keep else self.stored(weight)
-        for name, tensor in graph.tensors.items():
-            if tensor.role == "activation" and tensor.format in FLOATS and name not in graph.outputs:
+        for name in around_products(graph):
+            if graph.tensors[name].format in FLOATS and name not in graph.outputs:
                 formats[name] = "int8"
         return graph.with_formats(formats)
+
+
+def around_products(graph: Graph) -> frozenset[str]:
+    """Activations that become integers: what products with weights read, and what they and plain ops on images write. Softmax,
+    norms and products of two activations stay in 16 bits."""
+    found: set[str] = set()
+    for op in graph.ops:
+        weighted = op.kind == "einsum" and any(graph.tensors[n].role == "weight" for n in op.inputs)
+        if weighted:
+            found.update(n for n in op.inputs if graph.tensors[n].role == "activation")
+        if weighted or op.kind in ("elementwise", "pool", "resize"):
+            found.update(op.outputs)
+    return frozenset(found)
 
 
 NO_GATHER = "columns are gathered at run time, which the Neural Engine has no op for"

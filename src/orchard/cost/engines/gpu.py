@@ -82,8 +82,9 @@ def _lane_cycles(
     linear, expert = k.mask("linear") & ~state, k.mask("expert")
     elements = np.where(linear, k.batch * k.columns * k.depth, 0.0)
     one = linear & (k.rows <= 1)
-    small = linear & (k.rows > 1) & (k.rows <= small_most)
-    tiled = linear & (k.rows > small_most)
+    few_most = np.where(_plain(k), float(rules.get("small_batch_float_most", small_most)), float(small_most))
+    small = linear & (k.rows > 1) & (k.rows <= few_most)
+    tiled = linear & (k.rows > 1) & (k.rows > few_most)
     passes = np.ones(len(k))
     passes[small] = [_passes(int(r), rules) for r in k.rows[small]]
     by_vector = expert & (k.rows < float(rules["expert_gemm_from"]))
@@ -142,6 +143,12 @@ def _expert_cycles(k: KernelArrays, expert: Any, rules: Mapping[str, Any]) -> tu
         load = expected_tiles(int(k.rows[i]), k.active[i] / k.experts[i], int(rules["tile_rows"]))
         tiles[i] = k.experts[i] * load
     return one_row, tiles
+
+
+def _plain(k: KernelArrays) -> Any:
+    """Weights in floats: some libraries have kernels for a few rows of quantized weights only, and tile these."""
+    names, place = k.formats
+    return np.array([name in ("", "f32", "f16", "bf16") for name in names])[place]
 
 
 def _passes(rows: int, rules: Mapping[str, Any]) -> int:

@@ -68,3 +68,65 @@ class TechniqueCard(Versioned):
     refused: dict[str, str]
     options: list[TechniqueOption]
     claims: list[PublishedClaim]
+
+
+class TechniquePhase(Record):
+    latency_before_s: float
+    latency_after_s: float
+    speed_gain: float
+    tokens_per_s_before: float
+    tokens_per_s_after: float
+    energy_before_j: float
+    energy_after_j: float
+    bound_before: str
+    bound_after: str
+
+
+class TechniqueEffect(Record):
+    technique: str
+    chip: str
+    engine: str
+    runtime: str
+    verdict: str
+    reason: str
+    memory_before_bytes: int
+    memory_after_bytes: int
+    phases: dict[str, TechniquePhase]
+
+
+class TechniqueEvaluation(Versioned):
+    """`orchard technique evaluate`."""
+
+    schema_name: Literal["orchard.technique-evaluation/1"] = Field(alias="schema")
+    model: str
+    effects: list[TechniqueEffect]
+
+
+class AuditedClaim(Record):
+    id: str
+    technique: str
+    model: str
+    setting: str
+    metric: str
+    hardware: str
+    chip: str
+    own_hardware: bool
+    kind: str
+    published_gain: list[float] | None
+    predicted_gain: float | None
+    verdict: str
+    reason: str
+    bound_before: str
+    bound_after: str
+
+
+class TechniqueAudit(Versioned):
+    """`orchard technique audit`."""
+
+    schema_name: Literal["orchard.technique-audit/1"] = Field(alias="schema")
+    target: str
+    claims: int
+    scored: int
+    explained: int
+    verdicts: dict[str, int]
+    findings: list[AuditedClaim]
