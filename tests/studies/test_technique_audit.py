@@ -55,7 +55,7 @@ def test_chips_of_a_text(hardware: str, chips: tuple[str, ...]) -> None:
     ("identity", "apply"),
     [
         ("c044", "palettize:bits=4,group=16"), ("c038", "palettize:bits=4,group=1"), ("c079", "prune:sparsity=0.75"),
-        ("c060", "w8a8"), ("c055", "rtn:bits=8"), ("c221", "k-quant:type=q4_k_m"), ("c269", "kv-quant:bits=8,v_bits=4"),
+        ("c060", "w8a8"), ("c055", "rtn:bits=8,group=0"), ("c221", "k-quant:type=q4_k_m"), ("c269", "kv-quant:bits=8,v_bits=4"),
     ],
 )  # fmt: skip
 def test_claims_as_techniques(identity: str, apply: str) -> None:

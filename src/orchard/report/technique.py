@@ -171,7 +171,8 @@ def audit_record(found: Audit) -> dict[str, Any]:
         "findings": [
             {
                 "id": f.claim.id, "technique": f.claim.card, "model": f.claim.model, "setting": f.claim.setting,
-                "metric": f.claim.metric, "hardware": f.claim.hardware, "chip": f.chip, "own_hardware": f.own_hardware, "kind": f.kind,
+                "metric": f.claim.metric, "hardware": f.claim.hardware, "chip": f.chip,
+                "own_hardware": f.own_hardware, "kind": f.kind,
                 "published_gain": None if f.published_low is None else [f.published_low, f.published_high],
                 "predicted_gain": f.predicted, "verdict": f.verdict, "reason": f.reason,
                 "bound_before": f.bound_before, "bound_after": f.bound_after,
@@ -184,7 +185,8 @@ def audit_record(found: Audit) -> dict[str, Any]:
 def render_audit(found: Audit) -> str:
     """Numbers first, then one line a claim that puts a question, then the reasons of those that cannot be answered."""
     share = f"{found.explained / len(found.scored):.0%}" if found.scored else "-"
-    lines = [f"{len(found.findings)} claims; {len(found.scored)} answered on their own chip, {found.explained} within 25 % ({share})"]
+    scored = f"{len(found.scored)} answered on their own chip, {found.explained} within 25 % ({share})"
+    lines = [f"{len(found.findings)} claims; {scored}"]
     lines += [f"  {verdict:<26}{n:>4}" for verdict, n in counts(found.findings).items()]
     lines += ["", f"{'id':<6}{'technique':<18}{'chip':<9}{'published':>11}{'model':>7}  verdict"]
     for f in found.findings:

@@ -9,7 +9,7 @@ from functools import lru_cache
 from orchard.studies.errors import StudyError
 from orchard.studies.predict import Prediction, answer, chip_of, make_plan
 from orchard.studies.request import Request
-from orchard.studies.technique_cases import Case, Published, Unreadable, case_of, chips_of, published
+from orchard.studies.technique_cases import Case, Published, Unreadable, case_of, chips_of, known_model, published
 from orchard.studies.technique_runs import verification
 from orchard.techniques import Claim, claims_file, load_claims
 from orchard.units import OrchardError
@@ -80,7 +80,7 @@ def _finding(claim: Claim, target: str) -> Finding:
     except Unreadable as reason:
         verdict = "quality untestable here" if str(reason).startswith("quality") else "untestable here"
         return Finding(claim=claim, verdict=verdict, reason=str(reason))
-    own = bool(chips_of(claim.hardware)) or figure.kind == "size"
+    own = bool(chips_of(claim.hardware)) or (figure.kind == "size" and known_model(claim.model))
     start = Finding(
         claim=claim, verdict="untestable here", reason="", kind=figure.kind, published_low=figure.low, published_high=figure.high,
         own_hardware=own, chip=(chips_of(claim.hardware) or (target,))[-1],

@@ -171,6 +171,15 @@ def model_of(text: str) -> str:
     raise Unreadable(f"model {text!r} is not built in")
 
 
+def known_model(text: str) -> bool:
+    """Whether the model a claim names is built in."""
+    try:
+        model_of(text)
+    except Unreadable:
+        return False
+    return True
+
+
 def _stored(name: str) -> str:
     """A config.json that ships with the claims."""
     return str(files("orchard.data").joinpath("techniques", f"{name}.json"))
@@ -210,7 +219,9 @@ def case_of(claim: Claim, chip: str | None = None) -> Case:
         return _beams(claim, replace(base, runtime="mlx", engine="gpu", weights="f16"))
     if claim.card == "prefill-decode-split":
         tokens = re.search(r"(\d+)-token", claim.setting)
-        split = replace(base, engine="gpu", runtime="mlx", prompt=int(tokens[1]) if tokens else 512)
+        if not tokens:
+            raise Unreadable("the claim gives no length of a prompt")
+        split = replace(base, engine="gpu", runtime="mlx", prompt=int(tokens[1]))
         return Case(base=split, test=replace(split, apply=(claim.card,)), figure="prefill")
     text = _technique(claim)
     if base.runtime is None and base.engine == "gpu" and claim.card in SPECULATIVE:
