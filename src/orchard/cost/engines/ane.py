@@ -31,7 +31,8 @@ def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: M
     attention = k.mask("attention")
     fill = k.rows / (k.rows + p["half_rows"])
     rate = np.where(products, np.maximum(fill, 1e-3) * p["product_efficiency"], p["attention_efficiency"])
-    rate = rate * np.where(k.integer, hw["ane.int8"] / hw["ane.fp16"], 1.0)
+    if k.integer.any():  # a chip whose INT8 rate nobody knows still prices everything else
+        rate = rate * np.where(k.integer, hw["ane.int8"] / hw["ane.fp16"], 1.0)
     compute = np.where(products | attention, k.macs / (peak * rate), 0.0)
     compute = compute + k.tables * p["table_cycles"] / hw["ane.clock"]
     elements = np.where(k.mask("vector", "scan"), k.vector_ops, 0.0)

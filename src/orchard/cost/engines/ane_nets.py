@@ -51,7 +51,9 @@ def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: M
     rate = np.where(dense, np.maximum(fill, 1e-3) * p["product_efficiency"], p["attention_efficiency"])
     rate = rate * np.where(winograd, p["winograd_gain"], 1.0) * MACS_PER_CORE_CYCLE
     rate = np.where(depthwise, p["depthwise_macs"], rate)
-    rate = rate * np.where(_whole_int8(k) | k.integer, 1.0 + (hw["ane.int8"] / hw["ane.fp16"] - 1.0) * p["int8_share"], 1.0)
+    integer = _whole_int8(k) | k.integer
+    if integer.any():  # a chip whose INT8 rate nobody knows still prices everything else
+        rate = rate * np.where(integer, 1.0 + (hw["ane.int8"] / hw["ane.fp16"] - 1.0) * p["int8_share"], 1.0)
     scores = np.where(k.mask("attention"), k.sequences * k.heads * k.tokens * k.context, 0.0)
     compute = np.where(products | k.mask("attention"), k.macs / (cycles_per_s * rate), 0.0)
     compute = compute + k.tables * p["table_cycles"] / hw["ane.clock"]
