@@ -144,12 +144,12 @@ def render_evaluation(found: Evaluation) -> str:
     """A table per technique: a line per chip and phase."""
     lines = [f"{found.model}, each technique alone", ""]
     for text in dict.fromkeys(e.technique for e in found.effects):
-        lines += [text, f"  {'chip':<15}{'engine':<7}{'phase':<10}{'before':>9}{'after':>9}{'gain':>6}{'energy':>8}  bound by"]
+        lines += [text, f"  {'chip':<12}{'engine':<7}{'phase':<10}{'before':>9}{'after':>9}{'gain':>6}{'energy':>8}  bound by"]
         for e in (e for e in found.effects if e.technique == text):
             for p in e.phases:
                 lines.append(
-                    f"  {e.chip[:14]:<15}{e.engine:<7}{p.phase[:9]:<10}{_ms(p.before.latency_s):>9}{_ms(p.after.latency_s):>9}"
-                    f"{p.speed:>6.2f}{p.energy:>8.2f}  {p.bound_before[:7]}>{p.bound_after[:7]}"
+                    f"  {e.chip[:14]:<12}{e.engine:<7}{p.phase[:9]:<10}{_ms(p.before.latency_s):>9}{_ms(p.after.latency_s):>9}"
+                    f"{p.speed:>6.2f}{p.energy:>8.2f}  {p.bound_before[:6]}>{p.bound_after[:6]}"
                 )
             memory = f"memory {e.memory_before / 2**30:.2f} to {e.memory_after / 2**30:.2f} GiB; " if e.phases else ""
             lines += _wrapped(f"{e.verdict}: {memory}{e.reason}", "    ", f"  {e.chip[:14]:<15}")
