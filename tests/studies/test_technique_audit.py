@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchard.studies.predict import predict
 from orchard.studies.request import Request
-from orchard.studies.technique_audit import audit
+from orchard.studies.technique_audit import _finding, audit
 from orchard.studies.technique_cases import Unreadable, acceptance_of, case_of, chips_of, published
 from orchard.studies.technique_evaluate import evaluate
 from orchard.techniques import Claim, TechniqueError, load_claims
@@ -76,6 +77,28 @@ def test_tables_cost_beyond_the_stream() -> None:
     assert latency[1] < 1.1 * latency[0]
     assert latency[2] > 1.5 * latency[0]
     assert 1.5 < latency[3] / latency[2] < 2.2
+
+
+@pytest.mark.parametrize(
+    ("runtime", "rows", "low", "high"),
+    [
+        ("llama.cpp@2023-12", (2, 8), 1.0, 1.05),  # tiles from two rows on: one tile holds both
+        ("llama.cpp@2024-11-25", (2, 4), 1.6, 2.0),  # one mat-vec per row up to four
+        ("mlx", (12, 15), 1.0, 1.05),  # one tile of 16 rows
+        ("mlx", (15, 16), 1.3, 2.0),  # from 16 rows on tiles of 32
+    ],
+)
+def test_a_few_more_rows_cost_by_build(runtime: str, rows: tuple[int, int], low: float, high: float) -> None:
+    weights = "f16" if runtime == "mlx" else "q4_0"
+    options: dict[str, Any] = {"engine": "gpu", "runtime": runtime, "weights": weights, "generate": 0}
+    few, more = (predict("llama-2-7b", "m1max", prompt=r, **options).phases["prefill"].latency_s for r in rows)
+    assert low <= more / few <= high
+
+
+def test_a_miss_names_the_time_that_is_off() -> None:
+    found = _finding(CLAIMS["c034"], "m4max")
+    assert found.verdict == "exceeds model"
+    assert "without it" in found.reason
 
 
 def test_integer_products_gain_where_the_engine_has_the_rate() -> None:

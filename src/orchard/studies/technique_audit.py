@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -87,28 +88,42 @@ def _finding(claim: Claim, target: str) -> Finding:
     )  # fmt: skip
     try:
         case = case_of(claim, None if chips_of(claim.hardware) else target)
-        gain, before, after = predicted_gain(case, figure)
+        gain = predicted_gain(case, figure)
     except OrchardError as error:
         return replace(start, reason=str(error))
-    found = replace(start, predicted=gain, bound_before=before, bound_after=after)
-    return _judged(found, figure) if own else _transferred(found, figure)
+    found = replace(start, predicted=gain.gain, bound_before=gain.before, bound_after=gain.after)
+    return _judged(found, figure, gain) if own else _transferred(found, figure)
 
 
-def predicted_gain(case: Case, figure: Published) -> tuple[float, str, str]:
-    """(gain, what bounds it before, after). A `cost` is a ratio of times, test over base."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """A predicted gain, what bounds the time before and after, and both times in seconds (0: the gain is no ratio of times)."""
+
+    gain: float
+    before: str
+    after: str
+    before_s: float = 0.0
+    after_s: float = 0.0
+
+
+def predicted_gain(case: Case, figure: Published) -> Gain:
+    """A `cost` is a ratio of times, test over base."""
     if case.figure == "rows":
         v = verification(make_plan(case.base), case.base, chip_of(case.base), (case.rows,))[case.rows]
-        return case.rows / v, "one row", f"v({case.rows}) = {v:.2f}"
+        return Gain(gain=case.rows / v, before="one row", after=f"v({case.rows}) = {v:.2f}")
     if case.figure == "int8":
         soc = chip_of(case.base)
-        return float(soc["ane.int8"] / soc["ane.fp16"]), "compute", "compute"
+        return Gain(gain=float(soc["ane.int8"] / soc["ane.fp16"]), before="compute", after="compute")
     base, test = _answer(case.base), _answer(case.test)
     if case.figure in ("weights", "kv_cache"):
         a, b = (getattr(p.memory, case.figure) for p in (base, test))
-        return a / max(1, b), "size", "size"
+        return Gain(gain=a / max(1, b), before="size", after="size")
     before, after = _phase(base, case.figure), _phase(test, case.figure)
     a, b = base.phases[before].latency_s, test.phases[after].latency_s
-    return (b / a if figure.kind == "cost" else a / b), _binding(base, before), _binding(test, after)
+    return Gain(
+        gain=b / a if figure.kind == "cost" else a / b, before=_binding(base, before), after=_binding(test, after),
+        before_s=a, after_s=b,
+    )  # fmt: skip
 
 
 @lru_cache(maxsize=64)
@@ -126,7 +141,7 @@ def _binding(p: Prediction, phase: str) -> str:
     return max(shares, key=lambda cause: shares[cause])
 
 
-def _judged(found: Finding, figure: Published) -> Finding:
+def _judged(found: Finding, figure: Published, predicted: Gain) -> Finding:
     """Against the model on the claim's own chip: within 25 % of the range is explained."""
     gain = found.predicted or 0.0
     if figure.low / WITHIN <= gain <= figure.high * WITHIN:
@@ -137,11 +152,20 @@ def _judged(found: Finding, figure: Published) -> Finding:
     factor = figure.low / max(gain, 1e-9) if above else gain / max(figure.high, 1e-9)
     exceeds = above != (found.kind == "cost")  # a cost is better small
     verdict = "exceeds model" if exceeds else "below model"
-    return replace(found, verdict=verdict, reason=f"{factor:.2f} times apart; {_why(found, above)}")
+    return replace(found, verdict=verdict, reason=f"{factor:.2f} times apart; {_why(found, figure, predicted)}")
 
 
-def _why(found: Finding, above: bool) -> str:
-    """The term that carries the difference, as far as the two predictions name it."""
+def _why(found: Finding, figure: Published, predicted: Gain) -> str:
+    """Which of the two times carries the difference where the claim gives both; else the term that may."""
+    if figure.times_s and predicted.before_s:
+        without, with_it = (m / p for m, p in zip(figure.times_s, (predicted.before_s, predicted.after_s)))
+        first = abs(math.log(without)) > abs(math.log(with_it))
+        side, term = ("without", found.bound_before) if first else ("with", found.bound_after)
+        return (
+            f"measured over predicted time is {without:.2f} without it and {with_it:.2f} with it: {term} {side} the technique "
+            "is not as modelled"
+        )
+    above = figure.low > predicted.gain
     term = f"{found.bound_after} binds with the technique"
     if above:
         return f"the baseline ran below the bound that the model gives it, or {term} less than modelled"

@@ -15,11 +15,15 @@ from orchard.units import OrchardError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A figure as a gain (above 1 is better), low and high end; `kind`: speed, size, cost (a ratio that is better small)."""
+    """A figure as a gain (above 1 is better), low and high end; `kind`: speed, size, cost (a ratio that is better small).
+
+    times_s   (without, with) where the claim gives two times of one call
+    """
 
     kind: str
     low: float
     high: float
+    times_s: tuple[float, ...] = ()
 
     @property
     def middle(self) -> float:
@@ -81,7 +85,12 @@ def published(claim: Claim) -> Published:
     if not base:
         raise Unreadable("the claim states no baseline to compare with")
     if metric in TIMES:
-        return Published(kind="speed", low=base[0] / max(value), high=base[0] / min(value))
+        unit = 1e-6 if metric.startswith("us") else 1.0 if metric == "s" else 1e-3
+        both = (base[0] * unit, value[0] * unit)
+        return Published(kind="speed", low=base[0] / max(value), high=base[0] / min(value), times_s=both)
+    if metric in ("tok/s", "decode tok/s"):
+        both = (1.0 / base[0], 1.0 / value[0])
+        return Published(kind="speed", low=min(value) / base[0], high=max(value) / base[0], times_s=both)
     if metric in RATES or metric == "TOPS":
         return Published(kind="speed", low=min(value) / base[0], high=max(value) / base[0])
     raise Unreadable(f"{metric!r} is no speed or size that the model predicts")
@@ -252,9 +261,14 @@ def _weights(model: str) -> str:
     return f"mlx-{bits[1]}bit-g64" if bits and bits[1] in "48" else "f16"
 
 
+BUILDS = {"PR 10491": "2024-11-25"}
+"""Pull requests of llama.cpp that were measured on their own branch, by the day they were merged."""
+
+
 def _runtime(claim: Claim) -> str | None:
     if "llama.cpp" in claim.paper:
-        return f"llama.cpp@{claim.year}-12"
+        dated = next((date for part, date in BUILDS.items() if part in claim.paper), f"{claim.year}-12")
+        return f"llama.cpp@{dated}"
     return "mlx" if "MLX" in claim.setting or "mlx" in claim.source_ref else None
 
 
@@ -262,7 +276,7 @@ def _two_chips(claim: Claim, base: Request, chips: tuple[str, ...]) -> Case:
     if len(chips) != 2:
         raise Unreadable("the claim compares builds of one runtime; there is no profile of the earlier one")
     wide = replace(base, runtime="mlx", engine="gpu", weights="mlx-4bit-g64", prompt=512)
-    figure = "prefill" if "first token" in claim.metric else "decode"
+    figure = "prefill" if "first token" in f"{claim.metric} {claim.setting}" else "decode"
     return Case(base=replace(wide, chip=chips[1]), test=replace(wide, chip=chips[0]), figure=figure)
 
 

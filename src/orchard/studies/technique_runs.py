@@ -180,7 +180,7 @@ def _drafts(run: Run, technique: Speculation, one: Phase) -> tuple[list[tuple[Ph
     if isinstance(technique, ReDrafter):
         # the recurrent head is two square products and the vocabulary's: a pass over no layer at all, per position
         short = drop_layers(technique.name, run.plan.graph, range(1, layers))
-        return [(run.decode_of(short, technique.beams), float(technique.length))], 0
+        return [(run.decode_of(short, technique.beams), float(technique.length - 1))], 0
     return [], 0
 
 

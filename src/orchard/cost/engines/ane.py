@@ -7,7 +7,7 @@ that leave the chip; it runs one command at a time, and each call costs a floor.
 
 Efficiency falls with the number of rows that fill the array: one position uses the MAC array as a matrix-vector unit and is
 bound by weights; many positions approach `product_efficiency`; products of 8-bit operands run at the INT8 rate. Compressed
-weights stream compressed. Loading a look-up table stops the array for `table_cycles` while the stream goes on: few tables
+weights stream compressed. Loading a look-up table stops the array for `table_s` while the stream goes on: few tables
 are free where the stream bounds a kernel, many set its time, and where the array bounds it they add.
 """
 
@@ -34,7 +34,7 @@ def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: M
     if k.integer.any():  # a chip whose INT8 rate nobody knows still prices everything else
         rate = rate * np.where(k.integer, hw["ane.int8"] / hw["ane.fp16"], 1.0)
     compute = np.where(products | attention, k.macs / (peak * rate), 0.0)
-    compute = compute + k.tables * p["table_cycles"] / hw["ane.clock"]
+    compute = compute + k.tables * p["table_s"]
     elements = np.where(k.mask("vector", "scan"), k.vector_ops, 0.0)
     compute = compute + elements / (
         hw["ane.cores"] / hw["ane.engines"] * hw["ane.clock"] * p["elements_per_core_cycle"]

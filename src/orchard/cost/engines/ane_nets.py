@@ -13,7 +13,7 @@ The array has `ane.cores` cores of 256 MACs per cycle. A kernel takes
 * An operand of up to `ane.operand_limit` stays on chip and moves at `on_chip_bytes` per core and cycle; a larger one is cut
   into blocks that leave the chip at `spill_share` of the rate that the engine draws.
 
-Loading a look-up table of a palette stops the array for `table_cycles`, as in `ane`.
+Loading a look-up table of a palette stops the array for `table_s`, as in `ane`.
 
 INT8 weights with INT8 activations (format `int8`) halve every stream, and reach `int8_share` of what the INT8 rate adds from
 A17 Pro and M4 on (1.86 to 1.95 times FP16 in deep chains). INT8 weights alone (`int8-channel`) only stream less.
@@ -56,7 +56,7 @@ def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: M
         rate = rate * np.where(integer, 1.0 + (hw["ane.int8"] / hw["ane.fp16"] - 1.0) * p["int8_share"], 1.0)
     scores = np.where(k.mask("attention"), k.sequences * k.heads * k.tokens * k.context, 0.0)
     compute = np.where(products | k.mask("attention"), k.macs / (cycles_per_s * rate), 0.0)
-    compute = compute + k.tables * p["table_cycles"] / hw["ane.clock"]
+    compute = compute + k.tables * p["table_s"]
     elements = np.where(k.mask("vector", "scan"), k.vector_ops, 0.0)
     compute = compute + elements / (cycles_per_s * p["elements_per_core_cycle"])
     compute = compute + scores / (cycles_per_s * p["scores_per_core_cycle"])

@@ -96,10 +96,11 @@ def _lane_cycles(
         unpack = unpack + np.where(small, elements * k.rows * vector_lane, 0.0)
     else:
         unpack = unpack + np.where(small, elements * (passes * batch_lane + k.rows * p["row_lane"]), 0.0)
-    tile_rows = _round_up(k.rows, float(rules["tile_rows"]))
+    tall = _tile_rows(k, rules)
+    tile_rows = np.ceil(k.rows / tall) * tall
     tile_columns = _round_up(k.columns, float(rules["tile_columns"]))
     matrix_macs = np.where(tiled, k.batch * tile_rows * tile_columns * k.depth, 0.0)
-    unpacks = tile_rows / float(rules["tile_rows"])
+    unpacks = tile_rows / tall
     unpack_tiles = np.where(tiled & (k.weight_elements > 0), elements * unpacks * gemm_lane, 0.0)
     if expert.any():
         one_row, tiles = _expert_cycles(k, expert, rules)
@@ -149,6 +150,14 @@ def _plain(k: KernelArrays) -> Any:
     """Weights in floats: some libraries have kernels for a few rows of quantized weights only, and tile these."""
     names, place = k.formats
     return np.array([name in ("", "f32", "f16", "bf16") for name in names])[place]
+
+
+def _tile_rows(k: KernelArrays, rules: Mapping[str, Any]) -> Array:
+    """Rows of a tile. Some libraries cut products of few float rows along the depth, with lower tiles (MLX: 16 rows where
+    rows / 16 rounds down to 0, `steel_matmul`), so that one more row may double the work."""
+    full = float(rules["tile_rows"])
+    few = _plain(k) & (k.rows <= float(rules.get("few_rows_most", 0)))
+    return np.where(few, float(rules.get("few_rows_tile", full)), full)
 
 
 def _passes(rows: int, rules: Mapping[str, Any]) -> int:
