@@ -18,6 +18,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("units",),
     ("ir", "hw"),
     ("workloads", "techniques", "mapping"),
+    ("numerics",),
     ("cost", "search"),
     ("sim",),
     ("studies",),

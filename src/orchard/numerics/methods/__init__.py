@@ -1,0 +1,1 @@
+"""Techniques with options: texts, order, and what each does to a torch model."""
