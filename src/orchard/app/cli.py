@@ -266,6 +266,7 @@ OPTIONAL = (
     "orchard.app.place_commands",
     "orchard.app.simulate_commands",
     "orchard.app.technique_commands",
+    "orchard.app.advise_command",
 )
 """Commands with a module of their own: each has `register(app)`."""
 

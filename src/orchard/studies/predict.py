@@ -24,7 +24,7 @@ from orchard.studies.phases import decode_calls, encoder_calls, prefill_calls
 from orchard.studies.request import Request
 from orchard.studies.runtimes import choose_profile, network_runtime
 from orchard.studies.sources import ImportedModel, bind_symbols, live_model, open_model, served_as, shape_text
-from orchard.studies.techniques import applied, lowering_of, parsed, run_request, runtime_hint
+from orchard.studies.techniques import applied, check_family, parsed, profile_of, run_request, runtime_hint
 from orchard.units import scheme
 from orchard.workloads import Model, weight_bytes
 from orchard.workloads.diffusion.pipelines import PipelineConfig
@@ -317,7 +317,9 @@ def _plan(model: Model | ImportedModel, profile: Profile, weights: str | None, r
     skip = bool(profile.rules.get("skip_shared_prefill", False))
     if request.threads:
         profile = _with_threads(profile, request.threads)
-    profile = replace(profile, lowering=lowering_of(profile, request))
+    if request.apply:
+        check_family(request, model.family, model.name)
+    profile = profile_of(profile, request)
     graph = model.graph(weights=chosen, kv_format=request.kv, activations=request.activations, skip_shared_prefill=skip)
     if model.family != "pipeline":
         graph = applied(graph, request)

@@ -24,17 +24,35 @@ class Pair:
     with_it: int
 
 
+@dataclass(frozen=True, slots=True)
+class RowPair:
+    """Ids of two packaged rows, and the technique that the second one adds."""
+
+    technique: str
+    without: str
+    with_it: str
+
+
 def technique_pairs(cases: Sequence[Case], records: Mapping[str, Record]) -> tuple[Pair, ...]:
     """All pairs among the cases of a suite. `records`: the packaged rows by id."""
-    plain: dict[tuple[str, ...], int] = {}
-    changed: list[tuple[str, tuple[str, ...], int]] = []
-    for position, case in enumerate(cases):
-        for technique, key in _roles(records[case.row.id]):
+    ids = [case.row.id for case in cases]
+    place = {row: position for position, row in reversed([*enumerate(ids)])}
+    return tuple(
+        Pair(p.technique, place[p.without], place[p.with_it]) for p in row_pairs([records[row] for row in ids])
+    )
+
+
+def row_pairs(records: Sequence[Record]) -> tuple[RowPair, ...]:
+    """All pairs among rows of a suite; where several rows are without a technique, the first of them counts."""
+    plain: dict[tuple[str, ...], str] = {}
+    changed: list[tuple[str, tuple[str, ...], str]] = []
+    for record in records:
+        for technique, key in _roles(record):
             if technique:
-                changed.append((technique, key, position))
+                changed.append((technique, key, record["id"]))
             else:
-                plain.setdefault(key, position)
-    return tuple(Pair(name, plain[key], position) for name, key, position in changed if key in plain)
+                plain.setdefault(key, record["id"])
+    return tuple(RowPair(name, plain[key], row) for name, key, row in changed if key in plain)
 
 
 def _roles(record: Record) -> list[tuple[str, tuple[str, ...]]]:

@@ -56,13 +56,31 @@ def runtime_hint(request: Request) -> str | None:
     return hints[0]
 
 
-def lowering_of(profile: Profile, request: Request) -> Lowering:
-    """Launch rules of the runtime, changed by techniques. Raises TechniqueError for one without a rule on the engine."""
-    rules = profile.lowering
+def profile_of(profile: Profile, request: Request) -> Profile:
+    """The profile with its launch rules and the size of prompt passes changed by techniques. Raises TechniqueError for one
+    without a rule on the engine."""
     if not request.apply:
-        return rules
+        return profile
+    from orchard.techniques.runs import PrefillChunk
+
+    chunk = next((t.tokens for t in parsed(request.apply) if isinstance(t, PrefillChunk)), None)
+    rules = profile.rules if chunk is None else {**profile.rules, "prefill_chunk": chunk}
+    return replace(profile, lowering=_lowering(profile, request), rules=rules)
+
+
+def check_family(request: Request, family: str, name: str) -> None:
+    """Raises TechniqueError for a technique of prompts on a model that has none."""
+    from orchard.techniques import TechniqueError
+
+    if family != "decoder" and any(t.name == "prefill-chunk" for t in parsed(request.apply)):
+        raise TechniqueError(f"prefill-chunk: {name} is no language model that reads a prompt in passes")
+
+
+def _lowering(profile: Profile, request: Request) -> Lowering:
     from orchard.techniques import check_engine
     from orchard.techniques.runs import FlashAttention, Fusion
+
+    rules = profile.lowering
 
     found = parsed(request.apply)
     check_engine(found, profile.engine)

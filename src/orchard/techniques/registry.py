@@ -23,7 +23,7 @@ TECHNIQUES: Mapping[str, type[Technique]] = {
         cache.KvQuant, cache.SlidingWindow, cache.KvEvict, cache.KvShare, cache.GroupedHeads, cache.LinearAttention,
         vision.Reparameterize, vision.Layout, vision.Depthwise, vision.TokenMerging,
         runs.Speculative, runs.ParallelDraft, runs.MultiTokenHeads, runs.Eagle, runs.ReDrafter, runs.PromptLookup,
-        runs.EarlyExit, runs.Batching, runs.StepReduction, runs.FeatureCache, runs.FlashAttention, runs.Fusion,
+        runs.EarlyExit, runs.Batching, runs.StepReduction, runs.FeatureCache, runs.FlashAttention, runs.Fusion, runs.PrefillChunk,
         runs.ActivationSparsity, runs.ExpertOffload, runs.FlashOffload, runs.PrefillDecodeSplit,
     )
 }  # fmt: skip

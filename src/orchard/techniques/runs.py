@@ -255,6 +255,16 @@ class Fusion(RunTechnique):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PrefillChunk(RunTechnique):
+    """before:  a prompt in passes of the runtime's own size (512 rows in most)
+    after:   in passes of `tokens` rows   # weights are read, and expanded, once per pass
+    """
+
+    name: ClassVar[str] = "prefill-chunk"
+    tokens: int = option(2048, "rows of a pass over all sequences", least=1, most=65536)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ActivationSparsity(RunTechnique):
     """before:  a decode step reads all weights
     after:   a step of r rows reads 1 - sparsity^r of the rows of each matrix, one more launch per layer predicts which

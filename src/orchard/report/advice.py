@@ -1,0 +1,83 @@
+"""Advice as a person reads it: goals, recommendations in order, the best combination."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterator
+
+from orchard.studies.advice.figures import shown
+from orchard.studies.advice.record import Advice, GoalResult, Recommendation
+
+WIDTH = 80
+MOST_OTHERS = 3
+
+
+def render_advice(advice: Advice, most: int = 5) -> str:
+    """The whole answer in at most 80 columns; `most` recommendations. A command is a line of its own, never broken."""
+    lines = [
+        f"{advice.model} on {advice.chip_name or advice.chip}",
+        f"as it runs today: {advice.runtime} on the {advice.engine}",
+        *_wrapped(", ".join(f"{name} {shown(name, value)}" for name, value in advice.figures.items()), "  "),
+    ]
+    if advice.goals:
+        lines += ["", "goals", *(line for goal in advice.goals for line in _goal(goal))]
+    lines.append("")
+    if not advice.recommendations:
+        lines.append("nothing tried makes it better by 1 % or more")
+    for number, found in enumerate(advice.recommendations[:most], 1):
+        lines += [*_recommendation(f"{number}. ", found), ""]
+    hidden = len(advice.recommendations) - most
+    if hidden > 0:
+        lines += [f"{hidden} more with less to gain: --top {len(advice.recommendations)}, or --json", ""]
+    if advice.combination is not None:
+        lines += ["together, predicted as a whole", *_recommendation("   ", advice.combination), ""]
+    lines += [line for note in advice.notes for line in _wrapped(f"note: {note}", "", "  ")]
+    lines.append(f"{advice.tried} changes and combinations predicted")
+    return "\n".join(lines)
+
+
+def _goal(goal: GoalResult) -> Iterator[str]:
+    yield from _wrapped(f"{goal.text}: {shown(goal.figure, goal.before)} today; {goal.verdict}", "  ")
+    if goal.verdict not in ("met", "reached"):
+        yield from _wrapped(goal.sentence, "    ")
+
+
+def _recommendation(head: str, r: Recommendation) -> Iterator[str]:
+    yield from _wrapped(r.title, head, " " * len(head))
+    yield from _wrapped(_gain_text(r), "   ")
+    yield from _wrapped(r.reason, "   ")
+    for effect in r.side_effects:
+        yield from _wrapped(f"but {effect}", "   ")
+    yield from _wrapped(f"quality risk {r.risk.name.lower()}: {r.quality}  effort: {r.effort.name.lower()}", "   ")
+    if r.others:
+        found = ", ".join(f"{_short(v.title)} {v.factor:.2f}x" for v in r.others[:MOST_OTHERS])
+        yield from _wrapped(f"also: {found}", "   ")
+    for note in r.notes:
+        yield from _wrapped(f"note: {note}", "   ")
+    for command in r.how:
+        yield f"   > {command}"
+    yield f"   $ {r.predict}"
+
+
+def _short(title: str) -> str:
+    """What differs between variants: the setting at the end of the title."""
+    for before in ("store the weights as ", "take ", "let "):
+        if title.startswith(before):
+            return title.removeprefix(before).partition(",")[0]
+    return title.rpartition(": ")[2]
+
+
+def _gain_text(r: Recommendation) -> str:
+    gain = r.gain
+    spread = ""
+    if gain.factor_interval is not None:
+        low, high = gain.factor_interval
+        spread = f" ({low:.2f} to {high:.2f}; {gain.basis})"
+    before, after = shown(gain.figure, gain.before), shown(gain.figure, gain.after)
+    return f"{gain.figure} {before} -> {after}: {gain.factor:.2f} times better{spread}"
+
+
+def _wrapped(text: str, first: str, rest: str | None = None) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=first if rest is None else rest, break_on_hyphens=False
+    )
