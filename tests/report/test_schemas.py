@@ -30,6 +30,7 @@ COMMANDS = {
     "bounds": ("bounds", "gemm:m=8,k=8,n=8", "--arch", "E16"),
     "map --fuse": ("map", "attention:h=2,m=64,p=64,e=16", "--fuse", "--arch", "A64"),
     "lint": ("lint", "qwen3-0.6b", "--chip", "m4"),
+    "advise": ("advise", "resnet18", "--chip", "a16", "--goal", "latency<0.1ms"),
     "place": ("place", "whisper-tiny", "--chip", "a17pro"),
     "place, language model": ("place", "qwen3-0.6b", "--chip", "m4", "--objective", "energy", "--engines", "gpu,ane"),
     "place, one engine": ("place", "resnet50", "--chip", "m4", "--engines", "ane"),

@@ -9,14 +9,16 @@ import typer
 
 from orchard.app.options import AsJson
 from orchard.app.output import note, print_json, print_text, show
-from orchard.units import OrchardError
+from orchard.units import OrchardError, did_you_mean
+
+SUITES = ("llm", "vision", "kernels", "sustained", "architecture", "advice")
 
 
 def validate(
     suite: Annotated[
         str,
         typer.Option(
-            "--suite", help="Which measurements: llm, vision, kernels, sustained or architecture.", metavar="NAME"
+            "--suite", help="Which measurements: llm, vision, kernels, sustained, architecture or advice.", metavar="NAME"
         ),
     ] = "llm",
     rows: Annotated[
@@ -32,7 +34,9 @@ def validate(
     """Predicted against measured: the error table."""
     if plot is not None and not plot.absolute().parent.is_dir():
         raise OrchardError(f"--plot {str(plot)[:100]!r}: the folder {str(plot.parent)[:100]!r} does not exist")
-    if suite in ("sustained", "architecture"):
+    if suite not in SUITES:
+        raise OrchardError(f"--suite {suite[:40]!r} is not known{did_you_mean(suite, SUITES)}; expected {', '.join(SUITES)}")
+    if suite in ("sustained", "architecture", "advice"):
         _own_table(suite, json, {"--rows": rows, "--refit": refit, "--plot": plot, "--markdown": markdown})
         return
     from orchard.studies.validate import validate as run_validation
@@ -59,10 +63,7 @@ def _own_table(suite: str, json: bool, others: dict[str, object]) -> None:
     given = [name for name, value in others.items() if value]
     if given:
         raise OrchardError(f"{given[0]}: the suite {suite} has only --json")
-    if suite == "sustained":
-        _sustained(json)
-    else:
-        _architecture(json)
+    {"sustained": _sustained, "architecture": _architecture, "advice": _advice}[suite](json)
 
 
 def _sustained(json: bool) -> None:
@@ -88,6 +89,19 @@ def _architecture(json: bool) -> None:
         print_json(architecture_record(report))
     else:
         show(render_architecture(report))
+
+
+def _advice(json: bool) -> None:
+    """Advice against published times before and after one change."""
+    from orchard.studies.advice.cases import validate_advice
+
+    found = validate_advice()
+    if json:
+        print_json(found.to_dict())
+    else:
+        from orchard.report.advice import render_advice_checks
+
+        print_text(render_advice_checks(found))
 
 
 def write_plot(report: Any, path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
+from orchard.studies.advice.cases import TOP, WITHIN, AdviceCheck, AdviceValidation
 from orchard.studies.advice.figures import shown
 from orchard.studies.advice.record import Advice, GoalResult, Recommendation
 
@@ -81,3 +82,25 @@ def _wrapped(text: str, first: str, rest: str | None = None) -> list[str]:
     return textwrap.wrap(
         text, WIDTH, initial_indent=first, subsequent_indent=first if rest is None else rest, break_on_hyphens=False
     )
+
+
+def render_advice_checks(found: AdviceValidation) -> str:
+    """One line per case: what was changed, its rank, the share of time saved as measured and as predicted."""
+    head = f"{'model':<18}{'chip':<7}{'change':<28}{'rank':>5}{'measured':>9}{'predicted':>10}"
+    lines = [head, *map(_check_line, found.checks)]
+    both = sum(c.in_top and c.close for c in found.checks)
+    lines += [
+        "",
+        "share of time saved; rank among the recommendations (- where it is none)",
+        f"in the first {TOP}: {sum(c.in_top for c in found.checks)} of {len(found.checks)}; "
+        f"within {WITHIN * 100:.0f} points: {sum(c.close for c in found.checks)}; both: {both}",
+    ]
+    return "\n".join(lines)
+
+
+def _check_line(check: AdviceCheck) -> str:
+    case = check.case
+    name = case.request.model.rpartition("/")[2]
+    place = "-" if check.rank is None else str(check.rank)
+    shares = f"{case.saved * 100:>7.0f} %{check.predicted * 100:>8.0f} %"
+    return f"{name[:17]:<18}{case.request.chip[:6]:<7}{case.change[:27]:<28}{place:>5}{shares}"

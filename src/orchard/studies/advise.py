@@ -1,15 +1,16 @@
 """`orchard advise`: which changes pay for a model on a chip, by how much, how surely, at what risk, and how to make them.
 
 Every change of `advice/changes.py` is made to the request and predicted; nothing is multiplied. A change is recommended when the
-figure asked for gets better by 1 % or more, no goal that was met is missed, and what fitted still fits. Changes of
-high risk, another model or training, come after all others: who keeps the model reads first what keeps it. Else the order is by
+figure asked for gets better by 1 % or more, no goal that was met is missed, and what fitted still fits. Changes of high risk,
+another model or training, come after all others: who keeps the model reads first what keeps it. Else the order is by
 worth = gain x trust, where
 
     gain   ln of the improvement, or the part of the goals' shortfall that goes away
     trust  RISK_TRUST x EFFORT_TRUST, stated below: a judgement of what a gain is worth that costs quality or work
 
 Combinations come from a beam search over the changes without high risk that ask no rewrite and no training; each one is a
-prediction of its own. Placement on several engines (`place`) and code changes (`lint`) are priced by their own studies and stand alone.
+prediction of its own. Placement on several engines (`place`) and code changes (`lint`) are priced by their own studies and stand
+alone.
 """
 
 from __future__ import annotations
@@ -274,6 +275,7 @@ def _recommended(search: _Search, t: _Tried, others: tuple[Variant, ...]) -> Rec
 
 def _new_warnings(base: Prediction, p: Prediction) -> tuple[str, ...]:
     found = [w for w in p.warnings if w not in base.warnings and not w.startswith("does not fit")]
+    found += [f"assumed, not known of your text: {t}" for t in parsed(p.request.apply) if hasattr(t, "acceptance")]
     if not p.memory.fits:
         found.append(f"still does not fit: needs {format_bytes(p.memory.total)} of {format_bytes(p.memory.limit)}")
     return tuple(found)

@@ -87,3 +87,29 @@ class Advice(Versioned):
     tried: int
     notes: list[str]
     warnings: list[str]
+
+
+class AdviceCheck(Record):
+    source: str
+    rows: list[str]
+    model: str
+    chip: str
+    engine: str
+    goal: str | None
+    change: str
+    measured_saved: Share
+    predicted_saved: float
+    rank: int | None
+    first: str
+    in_top: bool
+    close: bool
+
+
+class AdviceValidation(Versioned):
+    """`orchard validate --suite advice`."""
+
+    schema_name: Literal["orchard.advice-validation/1"] = Field(alias="schema")
+    cases: list[AdviceCheck]
+    in_top: int
+    close: int
+    both: int

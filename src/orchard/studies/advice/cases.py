@@ -2,16 +2,16 @@
 
 The rule, in code below:
 
-1. Sources of pairs, in this order: 8-bit activations on the Neural Engine, compressed weights there, flash attention (whisper.cpp),
-   8-bit weights of Whisper on a GPU, Neural Engine instead of GPU (Stable Diffusion), weight formats of language models on a GPU,
-   the same on a CPU, drafting (claims of ReDrafter), several rows at once (claims of llama.cpp pull request 10491).
-2. A pair counts where the model is built in, the chip stands in the catalogue, and the change saved 10 % of the time or more: advice
-   is about changes that help.
+1. Sources of pairs, in this order: 8-bit activations on the Neural Engine, compressed weights there, flash attention
+   (whisper.cpp), 8-bit weights of Whisper on a GPU, Neural Engine instead of GPU (Stable Diffusion), weight formats of language
+   models on a GPU, the same on a CPU, drafting (claims of ReDrafter), several rows at once (claims of llama.cpp).
+2. A pair counts where the model is built in, the chip stands in the catalogue, and the change saved 10 % of the time or more:
+   advice is about changes that help.
 3. Within a source, pairs in the order of their row ids, one for each model and chip.
 4. The sources take turns until twelve cases are found.
 
-A case asks for advice with the state before as the request. It passes where the change is among the first three recommendations and
-the predicted share of time saved is within 15 percentage points of the measured one.
+A case asks for advice with the state before as the request. It passes where the change is among the first three
+recommendations and the predicted share of time saved is within 15 percentage points of the measured one.
 """
 
 from __future__ import annotations
@@ -19,8 +19,10 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import lru_cache
 from importlib.resources import files
+from itertools import islice, zip_longest
 from typing import Any
 
 from orchard.hw import find_chip
@@ -133,15 +135,11 @@ def _same_engine(case: AdviceCase, fields: Mapping[str, Any]) -> bool:
     return case.kind != "engine" or case.fields["engine"] == fields.get("engine")
 
 
+@lru_cache(maxsize=1)
 def advice_cases() -> tuple[AdviceCase, ...]:
     """The twelve, by the rule at the top of this module."""
-    queues = [list(_distinct(source())) for source in SOURCES]
-    found: list[AdviceCase] = []
-    while len(found) < CASES and any(queues):
-        for queue in queues:
-            if queue and len(found) < CASES:
-                found.append(queue.pop(0))
-    return tuple(found)
+    turns = zip_longest(*(_distinct(source()) for source in SOURCES))
+    return tuple(islice((case for turn in turns for case in turn if case is not None), CASES))
 
 
 def _distinct(cases: Iterator[AdviceCase]) -> Iterator[AdviceCase]:
@@ -163,6 +161,7 @@ def _known(case: AdviceCase) -> bool:
     return True
 
 
+@lru_cache(maxsize=4)
 def _rows(suite: str) -> dict[str, Record]:
     text = files("orchard.data").joinpath("measurements", f"{suite}.csv").read_text(encoding="utf-8")
     return {r["id"]: r for r in csv.DictReader(text.splitlines())}

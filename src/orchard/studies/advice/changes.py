@@ -117,7 +117,7 @@ TECHNIQUES: Sequence[tuple[str, str, str, Risk, Effort]] = (
     ("low-rank", "rank", "graph", Risk.HIGH, Effort.TRAIN),
     ("flash-attention:on=true", "attention", "attention", Risk.NONE, Effort.SWITCH),
     ("fusion:on=true", "fusion", "graph", Risk.NONE, Effort.REWRITE),
-    ("prompt-lookup", "draft", "draft", Risk.NONE, Effort.SWITCH),
+    ("prompt-lookup:match=0.2", "draft", "draft", Risk.NONE, Effort.SWITCH),
     ("redrafter:beams=1,length=5", "draft", "draft", Risk.NONE, Effort.TRAIN),
     ("eagle:tokens=2", "draft", "draft", Risk.NONE, Effort.TRAIN),
     ("multi-token-heads", "draft", "draft", Risk.NONE, Effort.TRAIN),
