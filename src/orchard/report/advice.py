@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator
 
@@ -14,7 +15,7 @@ MOST_OTHERS = 3
 
 
 def render_advice(advice: Advice, most: int = 5) -> str:
-    """The whole answer in at most 80 columns; `most` recommendations. A command is a line of its own, never broken."""
+    """The whole answer in at most 80 columns; `most` recommendations. Commands can be pasted: a shell's lines end in a backslash."""
     lines = [
         f"{advice.model} on {advice.chip_name or advice.chip}",
         f"as it runs today: {advice.runtime} on the {advice.engine}",
@@ -56,8 +57,8 @@ def _recommendation(head: str, r: Recommendation) -> Iterator[str]:
     for note in r.notes:
         yield from _wrapped(f"note: {note}", "   ")
     for command in r.how:
-        yield f"   > {command}"
-    yield f"   $ {r.predict}"
+        yield from _folded(command, "   > ")
+    yield from _folded(r.predict, "   $ ")
 
 
 def _short(title: str) -> str:
@@ -76,6 +77,19 @@ def _gain_text(r: Recommendation) -> str:
         spread = f" ({low:.2f} to {high:.2f}; {gain.basis})"
     before, after = shown(gain.figure, gain.before), shown(gain.figure, gain.after)
     return f"{gain.figure} {before} -> {after}: {gain.factor:.2f} times better{spread}"
+
+
+def _folded(command: str, head: str) -> Iterator[str]:
+    """A command over several lines: Python breaks inside its brackets, a shell after a backslash, never inside quotes."""
+    end = "" if "(" in command.partition(" ")[0] else " \\"
+    line, indent = head, " " * (len(head) + 2)
+    for word in re.findall(r"(?:'[^']*'|\"[^\"]*\"|\S)+", command):
+        gap = "" if line in (head, indent) else " "
+        if gap and len(line) + 1 + len(word) > WIDTH - len(end):
+            yield line + end
+            line, gap = indent, ""
+        line += gap + word
+    yield line
 
 
 def _wrapped(text: str, first: str, rest: str | None = None) -> list[str]:
