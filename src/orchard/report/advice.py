@@ -15,7 +15,7 @@ MOST_OTHERS = 3
 
 
 def render_advice(advice: Advice, most: int = 5) -> str:
-    """The whole answer in at most 80 columns; `most` recommendations. Commands can be pasted: a shell's lines end in a backslash."""
+    """The whole answer in at most 80 columns; `most` recommendations. Commands can be pasted."""
     lines = [
         f"{advice.model} on {advice.chip_name or advice.chip}",
         f"as it runs today: {advice.runtime} on the {advice.engine}",
