@@ -267,6 +267,7 @@ OPTIONAL = (
     "orchard.app.simulate_commands",
     "orchard.app.technique_commands",
     "orchard.app.advise_command",
+    "orchard.app.experiment_commands",
 )
 """Commands with a module of their own: each has `register(app)`."""
 

@@ -148,7 +148,7 @@ def _planned(study: Study, store: Store, pool: Pool, progress: Progress | None) 
         done = store.finished()
         missing = [n for n in range(count) if n not in done]
         finished = study.designs - sum(_size(study, n) for n in missing)
-        with _mapped(pool) as run:
+        with mapped(pool) as run:
             for number, part in run(_evaluate_batch, ((study, n) for n in missing)):
                 store.write_part(number, part)
                 finished += part.evaluated
@@ -259,7 +259,7 @@ def _guided(study: Study, store: Store, pool: Pool, progress: Progress | None) -
     search = _search_of(study)
     done, evaluated, number = store.finished(), 0, 0
     points = next(search, None)
-    with _mapped(pool) as run:
+    with mapped(pool) as run:
         while points is not None:
             if number in done:
                 part = store.read_part(number)
@@ -315,7 +315,7 @@ def _plain_objectives(study: Study, rows: Rows) -> Floats:
 
 
 @contextmanager
-def _mapped(pool: Pool) -> Iterator[Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterator[Any]]]:
+def mapped(pool: Pool) -> Iterator[Callable[[Callable[..., Any], Iterable[tuple[Any, ...]]], Iterator[Any]]]:
     """A function that maps over argument tuples, results in order, on the pool."""
     if pool.workers <= 1 and pool.backend == "loky":
         yield lambda function, arguments: (function(*a) for a in arguments)
