@@ -99,7 +99,11 @@ def test_fisher_is_the_mean_square_of_gradients() -> None:
 
 def test_shared_norm_gains_frozen_high_make_outliers() -> None:
     model = TinyLM(TinyConfig(vocabulary=32, layers=1, width=32, heads=2, kv_heads=1, outliers=3), seed=0)
-    top = calibrate(model, torch.randint(1, 32, (2, 17)))["blocks.0.attention.q_proj"].mean_abs.sort(descending=True).values
+    top = (
+        calibrate(model, torch.randint(1, 32, (2, 17)))["blocks.0.attention.q_proj"]
+        .mean_abs.sort(descending=True)
+        .values
+    )
     assert top[2] > 5 * top[3]
     weight = model.blocks[0].attention_norm.weight
     model(torch.randint(1, 32, (2, 16))).sum().backward()

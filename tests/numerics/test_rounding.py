@@ -20,7 +20,9 @@ def test_rounding_per_channel_is_that_of_torch(bits: int) -> None:
     weight = drawn(6, 16).float()
     found = uniform.quantize(weight, Grid(bits=bits))
     low, high = Grid(bits=bits).levels
-    expected = torch.fake_quantize_per_channel_affine(weight, found.scale[:, 0], torch.zeros(6, dtype=torch.int32), 0, low, high)
+    expected = torch.fake_quantize_per_channel_affine(
+        weight, found.scale[:, 0], torch.zeros(6, dtype=torch.int32), 0, low, high
+    )
     assert torch.allclose(found.values, expected, atol=1e-6)
 
 

@@ -36,7 +36,9 @@ def optimal_1d(x: np.ndarray, count: int) -> float:
     cost = lambda i, j: two[j] - two[i] - (one[j] - one[i]) ** 2 / (j - i)  # noqa: E731
     best = [cost(0, j) if j else 0.0 for j in range(len(x) + 1)]
     for _ in range(count - 1):
-        best = [min((best[i] + cost(i, j) for i in range(1, j)), default=best[j]) if j else 0.0 for j in range(len(x) + 1)]
+        best = [
+            min((best[i] + cost(i, j) for i in range(1, j)), default=best[j]) if j else 0.0 for j in range(len(x) + 1)
+        ]
     return best[-1]
 
 
@@ -100,19 +102,25 @@ def test_sparse_gpt_is_sequential_least_squares_for_its_mask() -> None:
         gone = [j for j in range(8) if found[row, j] == 0]
         assert len(gone) == 4
         fixed = weight[row].clone()
-        for j in range(8):  # input j becomes zero or stays as it stands; those after it move to the least-squares optimum
+        for j in range(
+            8
+        ):  # input j becomes zero or stays as it stands; those after it move to the least-squares optimum
             fixed[: j + 1] = torch.where(torch.tensor([i in gone for i in range(j + 1)]), 0.0, w[row, : j + 1])
             w[row, : j + 1] = fixed[: j + 1]
             if j < 7:
                 lost = weight[row, : j + 1] - w[row, : j + 1]
-                w[row, j + 1 :] = weight[row, j + 1 :] + torch.linalg.solve(h[j + 1 :, j + 1 :], h[j + 1 :, : j + 1] @ lost)
+                w[row, j + 1 :] = weight[row, j + 1 :] + torch.linalg.solve(
+                    h[j + 1 :, j + 1 :], h[j + 1 :, : j + 1] @ lost
+                )
     assert torch.allclose(found, w, atol=1e-8)
 
 
 def test_low_rank_loses_the_tail_of_the_singular_values() -> None:
     weight, x = drawn(10, 12), correlated(50, 12)
     tall, wide = sparse.low_rank(weight, 3)
-    assert float((weight - tall @ wide).pow(2).sum()) == pytest.approx(float(torch.linalg.svdvals(weight)[3:].pow(2).sum()))
+    assert float((weight - tall @ wide).pow(2).sum()) == pytest.approx(
+        float(torch.linalg.svdvals(weight)[3:].pow(2).sum())
+    )
     gram = x.T @ x / 50
     tall, wide = sparse.low_rank(weight, 3, gram)
     tail = torch.linalg.svdvals(weight @ torch.linalg.cholesky(calibrated.damped(gram)))[3:].pow(2).sum()

@@ -37,9 +37,13 @@ def experiment_run(
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the run.", metavar="DIR")] = None,
     scale: Annotated[str, typer.Option("--scale", help="Training: quick or full.", metavar="NAME")] = "full",
     seeds: Annotated[str | None, typer.Option("--seeds", help="Training seeds: 0,1,2.", metavar="A,B")] = None,
-    sequences: Annotated[int | None, typer.Option("--sequences", help="Sequences to score.", metavar="N", min=2)] = None,
+    sequences: Annotated[
+        int | None, typer.Option("--sequences", help="Sequences to score.", metavar="N", min=2)
+    ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="Score text kept apart for confirming.")] = False,
-    model: Annotated[str, typer.Option("--model", help="Your model: a folder or module:function.", metavar="PATH")] = "",
+    model: Annotated[
+        str, typer.Option("--model", help="Your model: a folder or module:function.", metavar="PATH")
+    ] = "",
     data: Annotated[str, typer.Option("--data", help="Your text, or token ids as .npy.", metavar="FILE")] = "",
     workers: Annotated[int, typer.Option("--workers", help="Processes.", metavar="N", min=1, max=1024)] = 1,
     backend: Annotated[str, typer.Option("--backend", help="loky, dask or ray.", metavar="NAME")] = "loky",
@@ -54,7 +58,7 @@ def experiment_run(
         raise OrchardError(f"--scale {scale!r} is not known; expected quick or full")
     if bool(model) != bool(data):
         raise OrchardError("--model and --data belong together: a model of your own is scored on a text of your own")
-    asked = replace(find(experiment), scale=scale)
+    asked = replace(find(experiment), scale="quick" if scale == "quick" else "full")
     if seeds is not None:
         asked = replace(asked, seeds=_seeds(seeds))
     if sequences is not None:

@@ -72,7 +72,9 @@ def snap_mask(scores: Tensor, budget: int, *, prompt: int, watch: int = 16) -> T
     and those queries' own positions; `budget` in all. Later tokens are all kept."""
     tokens = scores.shape[-1]
     if not watch < prompt <= tokens or budget <= watch:
-        raise NumericsError(f"budget {budget} of a prompt of {prompt} in {tokens} tokens, expected {watch} < budget and prompt")
+        raise NumericsError(
+            f"budget {budget} of a prompt of {prompt} in {tokens} tokens, expected {watch} < budget and prompt"
+        )
     seen = scores[:, :, prompt - watch : prompt, : prompt - watch].softmax(-1).sum(2)
     best = seen.topk(min(budget - watch, seen.shape[-1]), -1).indices
     chosen = torch.zeros_like(seen, dtype=torch.bool).scatter_(-1, best, True)

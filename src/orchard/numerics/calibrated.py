@@ -38,9 +38,12 @@ def gptq(weight: Tensor, gram: Tensor, grid: Grid, *, by_activity: bool = False)
     """GPTQ: inputs rounded one after the other, the error of each spread over the rest. Scales are those of the weights as
     they stand when their block begins. `by_activity` takes inputs by falling Gram diagonal, scales of the blocks in the
     original order taken first (static groups)."""
-    order = torch.argsort(gram.diagonal(), descending=True, stable=True) if by_activity else torch.arange(weight.shape[1])
+    order = (
+        torch.argsort(gram.diagonal(), descending=True, stable=True) if by_activity else torch.arange(weight.shape[1])
+    )
     w, factor = weight.double()[:, order].clone(), feedback(gram[order][:, order])
-    static = _static_scales(weight.double(), grid) if by_activity or grid.block <= 0 else None
+    scales = _static_scales(weight.double(), grid)
+    static = scales if by_activity or grid.block <= 0 else None
     out = torch.empty_like(w)
     scale = zero = torch.empty(0)
     for j in range(w.shape[1]):
@@ -99,5 +102,3 @@ def smoothing(max_abs: Tensor, weights: list[Tensor], exponent: float = 0.5) -> 
     """SmoothQuant scales [I]: max|x|^a / max|w|^(1-a); inputs are divided by them, weights multiplied [2211.10438, eq. 4]."""
     largest = torch.stack([w.abs().amax(dim=0) for w in weights]).amax(dim=0)
     return (max_abs.clamp(min=1e-5).pow(exponent) / largest.clamp(min=1e-5).pow(1 - exponent)).clamp(min=1e-5)
-
-

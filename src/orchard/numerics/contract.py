@@ -1,8 +1,8 @@
 """What every technique with numerics keeps; a plug-in subclasses `NumericContract` in its own tests and gives `methods`.
 
-    class TestMine(NumericContract):
-        methods = (Mine(), Mine(bits=3))
-        preserves = False   # True: it must not change what the model computes
+class TestMine(NumericContract):
+    methods = (Mine(), Mine(bits=3))
+    preserves = False   # True: it must not change what the model computes
 """
 
 from __future__ import annotations
@@ -50,7 +50,9 @@ class NumericContract:
 
     def test_the_same_seed_gives_the_same_model(self) -> None:
         for method in self._each():
-            first, second = (log_probabilities(self._applied(method, seed=3)[1], self._applied(method)[2]) for _ in range(2))
+            first, second = (
+                log_probabilities(self._applied(method, seed=3)[1], self._applied(method)[2]) for _ in range(2)
+            )
             assert torch.equal(first, second), method
 
     def test_a_copy_is_changed_and_nothing_else(self) -> None:

@@ -83,7 +83,13 @@ class Palette:
 
 
 def palettize(
-    weight: Tensor, bits: int, *, group: int = 0, weights: Tensor | None = None, scale: bool = False, keep_zeros: bool = False
+    weight: Tensor,
+    bits: int,
+    *,
+    group: int = 0,
+    weights: Tensor | None = None,
+    scale: bool = False,
+    keep_zeros: bool = False,
 ) -> Palette:
     """k-means tables, one per `group` output channels (0: one for the tensor). `weights` [O, I] count squared errors (sensitive
     k-means); `scale` divides each output channel by its largest weight first; `keep_zeros` leaves zeros out of the tables."""
@@ -122,7 +128,9 @@ def vector_palette(weight: Tensor, bits: int, size: int, *, seed: int = 0, round
     points = flat.reshape(-1, size)
     count = 1 << bits
     if len(points) < count:
-        raise NumericsError(f"{len(points)} vectors of {size} weights cannot fill a table of {count}; expected fewer bits")
+        raise NumericsError(
+            f"{len(points)} vectors of {size} weights cannot fill a table of {count}; expected fewer bits"
+        )
     centres = _plus_plus(points, count, torch.Generator().manual_seed(seed))
     for _ in range(rounds):
         chosen = _closest(points, centres)

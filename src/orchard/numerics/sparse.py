@@ -28,7 +28,9 @@ class Zeros:
             kept = score.shape[1] - int(score.shape[1] * self.share)
             return _largest(score, kept)
         if score.shape[1] % self.m:
-            raise NumericsError(f"{self.n}:{self.m} zeros need inputs in whole blocks of {self.m}, got {score.shape[1]}")
+            raise NumericsError(
+                f"{self.n}:{self.m} zeros need inputs in whole blocks of {self.m}, got {score.shape[1]}"
+            )
         return _largest(score.reshape(-1, self.m), self.n).reshape(score.shape)
 
 

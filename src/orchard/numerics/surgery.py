@@ -28,7 +28,9 @@ def linears(model: nn.Module) -> dict[str, nn.Linear]:
         if isinstance(module, nn.Linear) and name.rpartition(".")[2] not in KEPT
     }  # fmt: skip
     if not found:
-        raise NumericsError(f"{type(model).__name__} has no torch.nn.Linear to work on; expected a model made of linear layers")
+        raise NumericsError(
+            f"{type(model).__name__} has no torch.nn.Linear to work on; expected a model made of linear layers"
+        )
     return found
 
 

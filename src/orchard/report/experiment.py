@@ -93,13 +93,13 @@ def render_findings(found: Findings) -> str:
 
 
 def _arms(fixture: str, arms: Sequence[Arm]) -> list[str]:
-    lines = [f"{fixture:<40}{'loss':>8}{'95 % interval':>18}{'flips':>7}  no loss", f"{'':<40}{'nats/tok':>8}"]
+    lines = [f"{fixture:<40}{'loss':>8}{'95 % interval':>18}{'flips':>7} same", f"{'':<40}{'nats/tok':>8}"]
     for a in arms:
         same = "yes" if a.no_loss_p < 0.05 else ""
         wrapped = textwrap.wrap(a.technique, 39) or ["none"]
         span = f"{a.loss.low:.4f} - {a.loss.high:.4f}"
         lines += wrapped[:-1]
-        lines.append(f"{wrapped[-1]:<39} {a.loss.value:>8.4f}{span:>18}{a.flips * 100:>6.1f}%  {same}".rstrip())
+        lines.append(f"{wrapped[-1]:<39} {a.loss.value:>8.4f}{span:>18}{a.flips * 100:>6.1f}% {same}".rstrip())
     return lines
 
 
@@ -127,11 +127,12 @@ def _tests(tests: Sequence[Test]) -> list[str]:
     if not tests:
         return []
     met = sum(t.met for t in tests)
-    lines = ["", f"claims made before the run: {met} of {len(tests)} hold", f"{'':<7}{'':<41}{'value':>8}{'expected':>16}{'p':>8}"]
+    head = f"{'':<48}{'value':>8}{'expected':>15}{'p':>7}"
+    lines = ["", f"claims made before the run: {met} of {len(tests)} hold", head]
     for t in tests:
         about = textwrap.shorten(f"{t.claim.about} ({t.claim.fixture})", 40, placeholder="...")
         mark = "" if t.met and t.certain else "~" if t.met else "no"
-        lines.append(f"{t.claim.id:<7}{about:<41}{t.value.value:>8.3f}{t.bound:>16}{t.p:>8.2g} {mark}".rstrip()[:WIDTH])
+        lines.append(f"{t.claim.id:<7}{about:<41}{t.value.value:>8.3f}{t.bound:>15}{t.p:>7.2g} {mark}".rstrip())
     return [*lines, "~: the value holds, its interval does not; p adjusted over all claims (Holm)"]
 
 
@@ -141,7 +142,8 @@ def effects_record(rows: Sequence[QualityEffect]) -> dict[str, Any]:
         "schema": "orchard.quality-effects/1",
         "effects": [
             {
-                "experiment": r.experiment, "fixture": r.fixture, "parameters": r.parameters, "scale": r.scale, "technique": r.technique,
+                "experiment": r.experiment, "fixture": r.fixture, "parameters": r.parameters, "scale": r.scale,
+                "technique": r.technique,
                 "loss_nats": r.loss, "interval_nats": [r.low, r.high], "kl_nats": r.kl, "flips": r.flips, "seeds": r.seeds,
                 "sequences": r.sequences, "equivalent": r.equivalent, "label": r.label,
             }

@@ -22,13 +22,17 @@ def arms_svg(found: Findings) -> str:
     decades = (math.log10(LEAST), math.ceil(math.log10(high)))
     height = TOP + ROW * len(arms) + BOTTOM
     fixtures = list(dict.fromkeys(a.fixture for a in arms))
-    body = [_text(12, 22, f"{found.outcome.experiment.name}: loss over the uncompressed model, nats per token", bold=True)]
+    body = [
+        _text(12, 22, f"{found.outcome.experiment.name}: loss over the uncompressed model, nats per token", bold=True)
+    ]
     for index, fixture in enumerate(fixtures):
         body.append(_text(LEFT + 90 * index, 42, fixture, colour=COLOURS[index % len(COLOURS)]))
     body += _axis(decades, height)
     for index, arm in enumerate(arms):
         body += _arm(arm, TOP + ROW * index + ROW / 2, decades, COLOURS[fixtures.index(arm.fixture) % len(COLOURS)])
-    return _svg(WIDTH, height, body, f"Loss of {len(arms)} arms with 95 % intervals; values below {LEAST} are drawn there.")
+    return _svg(
+        WIDTH, height, body, f"Loss of {len(arms)} arms with 95 % intervals; values below {LEAST} are drawn there."
+    )
 
 
 def _x(value: float, decades: tuple[float, float]) -> float:
@@ -40,7 +44,9 @@ def _axis(decades: tuple[float, float], height: int) -> list[str]:
     out = []
     for power in range(round(decades[0]), round(decades[1]) + 1):
         x = _x(10.0**power, decades)
-        out.append(f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{height - BOTTOM}" stroke="#8888" stroke-width="0.5"/>')
+        out.append(
+            f'<line x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{height - BOTTOM}" stroke="#8888" stroke-width="0.5"/>'
+        )
         out.append(_text(x - 12, height - BOTTOM + 16, f"{10.0**power:g}"))
     return out
 
@@ -65,7 +71,9 @@ def interaction_svg(found: Findings, fixture: str) -> str | None:
     for arm in (a for a in found.arms if a.fixture == fixture):
         cells.setdefault((arm.levels[first], arm.levels[second]), []).append(math.log(max(arm.loss.value, LEAST)))
     means = {key: math.exp(sum(v) / len(v)) for key, v in cells.items()}
-    return _lines(means, first, second, f"{found.outcome.experiment.name} on {fixture}: {first} x {second}, p {pairs[0].p:.2g}")
+    return _lines(
+        means, first, second, f"{found.outcome.experiment.name} on {fixture}: {first} x {second}, p {pairs[0].p:.2g}"
+    )
 
 
 def _lines(means: Mapping[tuple[str, str], float], first: str, second: str, title: str) -> str:
@@ -82,14 +90,18 @@ def _lines(means: Mapping[tuple[str, str], float], first: str, second: str, titl
     body = [_text(12, 22, title, bold=True), _text(12, 40, "mean loss, nats per token")]
     for power in range(low, high + 1):
         y = place(0, 10.0**power)[1]
-        body.append(f'<line x1="{left}" y1="{y:.1f}" x2="{width - 140}" y2="{y:.1f}" stroke="#8888" stroke-width="0.5"/>')
+        body.append(
+            f'<line x1="{left}" y1="{y:.1f}" x2="{width - 140}" y2="{y:.1f}" stroke="#8888" stroke-width="0.5"/>'
+        )
         body.append(_text(24, y + 4, f"{10.0**power:g}"))
     for index, level in enumerate(across):
         body.append(_text(place(index, 10.0**low)[0] - 10, height - bottom + 18, level))
     body.append(_text(left, height - 14, first))
     for index, level in enumerate(series):
         body += _series([place(i, means[a, level]) for i, a in enumerate(across) if (a, level) in means], index)
-        body.append(_text(width - 130, top + 16 * index + 10, f"{second} {level}", colour=COLOURS[index % len(COLOURS)]))
+        body.append(
+            _text(width - 130, top + 16 * index + 10, f"{second} {level}", colour=COLOURS[index % len(COLOURS)])
+        )
     return _svg(width, height, body, title)
 
 
@@ -108,4 +120,13 @@ def _text(x: float, y: float, text: str, *, bold: bool = False, colour: str = ""
 
 def _svg(width: int, height: int, body: Sequence[str], about: str) -> str:
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" color="#222">'
-    return "\n".join([head, f"<desc>{escape(about)}</desc>", f'<rect width="{width}" height="{height}" fill="white"/>', *body, "</svg>", ""])
+    return "\n".join(
+        [
+            head,
+            f"<desc>{escape(about)}</desc>",
+            f'<rect width="{width}" height="{height}" fill="white"/>',
+            *body,
+            "</svg>",
+            "",
+        ]
+    )

@@ -133,7 +133,9 @@ class LayerDrop(Numeric):
         if not isinstance(model, TinyLM):
             raise NumericsError(f"layer-drop has numerics for the fixtures, not for {type(model).__name__}")
         if max(self.layer + 1, self.count) > len(model.blocks) - (self.layer < 0):
-            raise NumericsError(f"layer-drop: layer={self.layer}, count={self.count}, the model has {len(model.blocks)} layers")
+            raise NumericsError(
+                f"layer-drop: layer={self.layer}, count={self.count}, the model has {len(model.blocks)} layers"
+            )
         chosen = [self.layer] if self.layer >= 0 else _most_alike(model, evidence.rows, self.count)
         for index in chosen:
             block = model.blocks[index]
@@ -163,7 +165,11 @@ class PruneStructured(Numeric):
     def apply(self, model: nn.Module, evidence: Evidence) -> None:
         found, done = linears(model), 0
         for name, down in found.items():
-            ups = [found[n] for n in (name.replace("down_proj", "up_proj"), name.replace("down_proj", "gate_proj")) if n in found]
+            ups = [
+                found[n]
+                for n in (name.replace("down_proj", "up_proj"), name.replace("down_proj", "gate_proj"))
+                if n in found
+            ]
             if not name.endswith("down_proj") or not ups:
                 continue
             keep = max(self.multiple, round(self.keep * down.in_features / self.multiple) * self.multiple)
@@ -185,7 +191,9 @@ class KvQuant(Numeric):
     name: ClassVar[str] = "kv-quant"
     bits: int = option(8, "bits per element", among=(2, 3, 4, 8, 16))
     v_bits: int = option(0, "bits of the values; 0: as the keys", among=(0, 2, 3, 4, 8, 16))
-    axis: str = option("token", "keys share a scale per token, or per channel over 32 tokens", among=("token", "channel"))
+    axis: str = option(
+        "token", "keys share a scale per token, or per channel over 32 tokens", among=("token", "channel")
+    )
     rope: str = option("after", "keys are rounded before or after rotary positions", among=("before", "after"))
     recent: int = option(0, "last tokens that stay exact", least=0, most=1024)
 
@@ -269,4 +277,3 @@ class KvEvict(Numeric):
 
 SINKS = 4
 """First tokens that StreamingLLM keeps [2309.17453]."""
-

@@ -33,9 +33,13 @@ def methods() -> Mapping[str, type[Numeric]]:
     for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda e: e.name):
         cls = entry.load()
         if not (isinstance(cls, type) and issubclass(cls, Numeric)):
-            raise NumericsError(f"entry point {entry.name!r} of {ENTRY_POINTS}: {entry.value} is no subclass of Numeric")
+            raise NumericsError(
+                f"entry point {entry.name!r} of {ENTRY_POINTS}: {entry.value} is no subclass of Numeric"
+            )
         if cls.name in found:
-            raise NumericsError(f"entry point {entry.name!r} of {ENTRY_POINTS}: a technique {cls.name!r} exists already")
+            raise NumericsError(
+                f"entry point {entry.name!r} of {ENTRY_POINTS}: a technique {cls.name!r} exists already"
+            )
         found[cls.name] = cls
     return found
 
@@ -61,7 +65,9 @@ def parse_method(text: str) -> Numeric:
     for part in (p.strip() for p in rest.split(",") if p.strip()):
         key, equals, value = (p.strip() for p in part.partition("="))
         if not equals or key not in options:
-            raise NumericsError(f"{cls.name}: option {part[:40]!r} is not known; it takes {', '.join(options) or 'no options'}")
+            raise NumericsError(
+                f"{cls.name}: option {part[:40]!r} is not known; it takes {', '.join(options) or 'no options'}"
+            )
         values[key] = _value(f"{cls.name}: {key}", value, options[key])
     return cls(**values)
 
@@ -76,7 +82,9 @@ def _value(where: str, text: str, default: object) -> Value:
     try:
         return int(text) if isinstance(default, int) else float(text)
     except ValueError:
-        raise NumericsError(f"{where}={text[:40]}, expected a {'whole ' if isinstance(default, int) else ''}number") from None
+        raise NumericsError(
+            f"{where}={text[:40]}, expected a {'whole ' if isinstance(default, int) else ''}number"
+        ) from None
 
 
 def apply_methods(model: nn.Module, found: tuple[Numeric, ...], evidence: Evidence) -> None:

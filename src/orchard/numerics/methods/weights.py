@@ -119,7 +119,9 @@ class DenseAndSparse(WeightNumeric):
         apart = torch.zeros(weight.numel(), dtype=torch.bool)
         apart[torch.argsort(weight.abs().flatten(), descending=True, stable=True)[:count]] = True
         mask = apart.reshape(weight.shape)
-        return torch.where(mask, weight, round_to_nearest(weight.masked_fill(mask, 0.0), Grid(bits=self.bits, block=self.group)))
+        return torch.where(
+            mask, weight, round_to_nearest(weight.masked_fill(mask, 0.0), Grid(bits=self.bits, block=self.group))
+        )
 
     def bits_per_weight(self) -> float:
         return Grid(bits=self.bits, block=self.group).bits_per_weight + 48 * self.outliers

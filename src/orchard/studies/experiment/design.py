@@ -35,9 +35,10 @@ def full(factors: Sequence[Factor]) -> list[Cell]:
 
 
 def plackett_burman(runs: int) -> np.ndarray:
-    """+1 and -1 [runs, runs - 1], columns orthogonal: a Hadamard matrix without its column of ones. `runs`: 8, 12, 16, 20, 24, 32.
+    """+1 and -1 [runs, runs - 1], columns orthogonal: a Hadamard matrix without its column of ones.
 
-    Powers of two are Sylvester's; 12, 20 and 24 are Paley's from the squares modulo 11, 19 and 23 [Plackett & Burman 1946].
+    `runs`: 8, 12, 16, 20, 24, 32. Powers of two are Sylvester's; 12, 20 and 24 are Paley's from the squares
+    modulo 11, 19 and 23 [Plackett & Burman 1946].
     """
     if runs & (runs - 1) == 0:
         signs = np.array([[1 - 2 * ((i & j).bit_count() & 1) for j in range(runs)] for i in range(runs)])
@@ -71,7 +72,9 @@ def fractional(factors: Sequence[Factor]) -> list[Cell]:
 def hypercube(factors: Sequence[Factor], points: int, *, seed: int) -> list[Cell]:
     """Latin hypercube over the levels; combinations met twice stand once."""
     sample = latin_hypercube([len(f.levels) for f in factors], points, seed=seed)
-    cells = [tuple(f.levels[min(int(u * len(f.levels)), len(f.levels) - 1)] for f, u in zip(factors, row)) for row in sample]
+    cells = [
+        tuple(f.levels[min(int(u * len(f.levels)), len(f.levels) - 1)] for f, u in zip(factors, row)) for row in sample
+    ]
     return list(dict.fromkeys(cells))
 
 
@@ -79,7 +82,9 @@ def split_plot(factors: Sequence[Factor], whole: Sequence[str], *, seed: int) ->
     """Every combination; factors in `whole` change between plots only, the order inside a plot is drawn."""
     unknown = [name for name in whole if name not in {f.name for f in factors}]
     if unknown or not whole:
-        raise StudyError(f"a split-plot design names its whole-plot factors; {unknown[0] if unknown else 'none'} is no factor")
+        raise StudyError(
+            f"a split-plot design names its whole-plot factors; {unknown[0] if unknown else 'none'} is no factor"
+        )
     outer = [f for f in factors if f.name in whole]
     inner = [f for f in factors if f.name not in whole]
     random, cells = np.random.default_rng(seed), []

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from importlib.resources import files
@@ -50,9 +50,11 @@ def effects_of(found: Findings) -> list[QualityEffect]:
     outcome = found.outcome
     return [
         QualityEffect(
-            experiment=outcome.experiment.name, fixture=a.fixture, parameters=outcome.parameters, scale=outcome.experiment.scale,
-            technique=a.technique, loss=round(a.loss.value, 6), low=round(a.loss.low, 6), high=round(a.loss.high, 6), kl=round(a.kl, 6),
-            flips=round(a.flips, 5), seeds=a.seeds, sequences=a.sequences, equivalent=a.no_loss_p < 0.05, label="direction-only",
+            experiment=outcome.experiment.name, fixture=a.fixture, parameters=outcome.parameters,
+            scale=outcome.experiment.scale, technique=a.technique, loss=round(a.loss.value, 6),
+            low=round(a.loss.low, 6), high=round(a.loss.high, 6), kl=round(a.kl, 6), 
+            flips=round(a.flips, 5), seeds=a.seeds, sequences=a.sequences, equivalent=a.no_loss_p < 0.05,
+            label="direction-only",
         )
         for a in found.arms
     ]  # fmt: skip
@@ -77,17 +79,17 @@ def recorded() -> tuple[QualityEffect, ...]:
 
 
 def _row(row: dict[str, str]) -> QualityEffect:
-    kinds = {f.name: f.type for f in fields(QualityEffect)}
-    read = {"int": int, "float": float, "bool": lambda t: t == "True", "str": str}
-    return QualityEffect(**{name: read[str(kinds[name])](text) for name, text in row.items()})  # type: ignore[arg-type]
+    return QualityEffect(
+        experiment=row["experiment"], fixture=row["fixture"], parameters=int(row["parameters"]), scale=row["scale"],
+        technique=row["technique"], loss=float(row["loss"]), low=float(row["low"]), high=float(row["high"]), kl=float(row["kl"]),
+        flips=float(row["flips"]), seeds=int(row["seeds"]), sequences=int(row["sequences"]),
+        equivalent=row["equivalent"] == "True", label=row["label"],
+    )  # fmt: skip
 
 
 def quality_effects(technique: str, *, fixture: str | None = None) -> tuple[QualityEffect, ...]:
     """Recorded effects of a technique: with options, those of exactly that text; a bare name, all of its settings."""
     text = technique.strip()
-    found: Iterable[QualityEffect] = recorded()
-    if ":" in text or "+" in text:
-        found = (e for e in found if e.technique == text)
-    else:
-        found = (e for e in found if e.name == text)
+    exact = ":" in text or "+" in text
+    found = (e for e in recorded() if text == (e.technique if exact else e.name))
     return tuple(e for e in found if fixture in (None, e.fixture))

@@ -39,8 +39,8 @@ class Arm:
 
 @dataclass(frozen=True)
 class Test:
-    """A claim after the run. `value` is a ratio or a difference with its interval; `met` by the value, `certain` by the whole interval
-    as well; `p` against no effect (or outside the margin), Holm-adjusted over the claims of the run."""
+    """A claim after the run. `value` is a ratio or a difference with its interval; `met` by the value, `certain` by the whole
+    interval as well; `p` against no effect (or outside the margin), Holm-adjusted over the claims of the run."""
 
     claim: Claim
     kind: Literal["ratio", "difference"]
@@ -81,7 +81,9 @@ def findings(outcome: Outcome, *, rounds: int = statistics.ROUNDS) -> Findings:
     drawn = _draws(samples, rounds)
     arms = _arms(outcome, samples, drawn)
     refused = dict.fromkeys((r.fixture, r.technique, r.refused) for r in outcome.results if r.refused)
-    by_fixture = {f: _effects(outcome, [a for a in arms if a.fixture == f]) for f in dict.fromkeys(a.fixture for a in arms)}
+    by_fixture = {
+        f: _effects(outcome, [a for a in arms if a.fixture == f]) for f in dict.fromkeys(a.fixture for a in arms)
+    }
     return Findings(outcome, arms, tuple(Refusal(*r) for r in refused), by_fixture, _tests(outcome, arms))
 
 
@@ -113,7 +115,7 @@ def _arms(
         Arm(
             key[0], key[1], extra[key][0].levels, value, statistics.paired_effect_size(samples[key]),
             float(np.mean([r.kl for r in extra[key]])), float(np.mean([r.flips for r in extra[key]])), p,
-            *samples[key].shape, tuple(float(x) for x in samples[key].mean(axis=1)),
+            len(samples[key]), samples[key].shape[1], tuple(float(x) for x in samples[key].mean(axis=1)),
         )
         for (key, value), p in zip(found.items(), adjusted)
     )  # fmt: skip

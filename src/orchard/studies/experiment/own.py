@@ -26,17 +26,23 @@ def _hugging_face(folder: str) -> tuple[Any, Any]:
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError:
-        raise StudyError("a transformers model needs transformers, which is not installed: pip install 'orchard[lab]'") from None
+        raise StudyError(
+            "a transformers model needs transformers, which is not installed: pip install 'orchard[lab]'"
+        ) from None
     try:
         model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
-        raise StudyError(f"--model {folder}: transformers cannot load it: {' '.join(str(error).split())[:160]}") from None
+        raise StudyError(
+            f"--model {folder}: transformers cannot load it: {' '.join(str(error).split())[:160]}"
+        ) from None
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError):
         tokenizer = None
     encode = None if tokenizer is None else lambda text: tokenizer(text, add_special_tokens=False)["input_ids"]
-    return model.float(), encode
+    import torch
+
+    return model.to(torch.float32), encode
 
 
 def _function(name: str) -> tuple[Any, Any]:
@@ -50,7 +56,9 @@ def _function(name: str) -> tuple[Any, Any]:
         raise StudyError(f"--model {name}: {error}") from None
     module, encode = made if isinstance(made, tuple) else (made, None)
     if not hasattr(module, "named_modules"):
-        raise StudyError(f"--model {name}: returned {type(module).__name__}, expected a torch.nn.Module or (module, encode)")
+        raise StudyError(
+            f"--model {name}: returned {type(module).__name__}, expected a torch.nn.Module or (module, encode)"
+        )
     return module, encode
 
 

@@ -48,8 +48,8 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """One cell on one subject. `losses`: nats per token of each sequence; `base` those of the uncompressed model; KL and flips are
-    means; `refused` says why the techniques cannot be applied, and the lists are empty then."""
+    """One cell on one subject. `losses`: nats per token of each sequence; `base` those of the uncompressed model; KL and
+    flips are means; `refused` says why the techniques cannot be applied, and the lists are empty then."""
 
     fixture: str
     seed: int
@@ -115,11 +115,19 @@ def _parts(experiment: Experiment, model: str, data: str) -> list[_Part]:
     """Cells that name their fixture belong to it; others belong to every fixture of the experiment."""
     out: list[_Part] = []
     cells, names = experiment.cells(), experiment.factor_names
-    fixtures = dict.fromkeys(experiment.setting(c, "fixture", "") for c in cells) if "fixture" in names else experiment.fixtures
+    fixtures = (
+        dict.fromkeys(experiment.setting(c, "fixture", "") for c in cells)
+        if "fixture" in names
+        else experiment.fixtures
+    )
     for seed in (0,) if model else experiment.seeds:
         for fixture in ("own",) if model else fixtures:
-            subject = Subject(fixture=fixture, seed=seed, scale=experiment.scale, model=model, data=data, held=experiment.held)
-            mine = [c for c in cells if "fixture" not in names or model or experiment.setting(c, "fixture", "") == fixture]
+            subject = Subject(
+                fixture=fixture, seed=seed, scale=experiment.scale, model=model, data=data, held=experiment.held
+            )
+            mine = [
+                c for c in cells if "fixture" not in names or model or experiment.setting(c, "fixture", "") == fixture
+            ]
             for start in range(0, len(mine), CHUNK):
                 out.append(_Part(len(out), subject, tuple(mine[start : start + CHUNK])))
     return out
@@ -146,8 +154,10 @@ def _one(experiment: Experiment, subject: Subject, bench: Any, cell: Cell) -> Re
         changed = copy.deepcopy(bench.model)
         apply_methods(changed, parse_methods(text), bench.evidence(count, draw).fresh(changed))
     except OrchardError as error:
-        return Result(fixture=subject.fixture, seed=subject.seed, levels=levels, technique=text, losses=[], base=[], kl=0.0, flips=0.0,
-                      seconds=0.0, refused=str(error))  # fmt: skip
+        return Result(
+            fixture=subject.fixture, seed=subject.seed, levels=levels, technique=text, losses=[], base=[], kl=0.0,
+            flips=0.0, seconds=0.0, refused=str(error),
+        )  # fmt: skip
     moved = drift(changed, bench.rows, bench.base)
     return Result(
         fixture=subject.fixture, seed=subject.seed, levels=levels, technique=text, losses=[float(x) for x in moved.loss],
@@ -213,11 +223,15 @@ def _data(subject: Subject) -> tuple[Any, Any]:
     if kind == "back-copy":
         draw = lambda n, step: torch.from_numpy(tasks.back_copy(n, seed=subject.seed, step=step))  # noqa: E731
         return (lambda n, d: draw(n, far + 1 + d)), (lambda n: draw(n, far))
-    raise StudyError(f"fixture {subject.fixture}: it is scored by recall, not by loss on text; use an experiment on fx1")
+    raise StudyError(
+        f"fixture {subject.fixture}: it is scored by recall, not by loss on text; use an experiment on fx1"
+    )
 
 
 def _start(experiment: Experiment, folder: Path, model: str, data: str) -> None:
-    manifest = {"format": FORMAT, "experiment": asdict(experiment), "model": model, "data": _data_digest(data), "versions": versions()}
+    manifest = {
+        "format": FORMAT, "experiment": asdict(experiment), "model": model, "data": _data_digest(data), "versions": versions()
+    }  # fmt: skip
     place = folder / "run.json"
     if place.is_file():
         held = json.loads(place.read_text(encoding="utf-8"))
@@ -271,7 +285,9 @@ def load(folder: Path) -> Outcome:
     parts = _parts(experiment, held["model"], held["data"])
     missing = [p.number for p in parts if not _path(folder, p.number).is_file()]
     if missing:
-        raise StudyError(f"{folder}: {len(missing)} of {len(parts)} parts are missing; run the experiment again to finish it")
+        raise StudyError(
+            f"{folder}: {len(missing)} of {len(parts)} parts are missing; run the experiment again to finish it"
+        )
     rows = tuple(_rows(folder, len(parts)))
     return Outcome(experiment=experiment, folder=str(folder), results=rows, parameters=_parameters(held["model"], experiment),
                    versions=held["versions"])  # fmt: skip
@@ -289,14 +305,19 @@ def _parameters(model: str, experiment: Experiment) -> int:
     from orchard.numerics.fixtures.catalog import fixture
     from orchard.numerics.fixtures.tinylm import TinyLM
 
-    names = dict.fromkeys([*experiment.fixtures, *(t for f in experiment.factors if f.name == "fixture" for t in f.texts)])
+    names = dict.fromkeys(
+        [*experiment.fixtures, *(t for f in experiment.factors if f.name == "fixture" for t in f.texts)]
+    )
     return max(sum(p.numel() for p in TinyLM(fixture(n).config).parameters()) for n in names)
 
 
 def _experiment(held: Mapping[str, Any]) -> Experiment:
+    """What `asdict` wrote, lists as tuples again."""
     from orchard.studies.experiment.design import Factor
     from orchard.studies.experiment.study import Claim
 
-    plain = {k: tuple(v) if isinstance(v, list) else v for k, v in held.items() if k not in ("factors", "claims")}
+    plain: dict[str, Any] = {
+        k: tuple(v) if isinstance(v, list) else v for k, v in held.items() if k not in ("factors", "claims")
+    }
     factors = tuple(Factor(f["name"], tuple(f["levels"]), tuple(f["texts"])) for f in held["factors"])
     return Experiment(**plain, factors=factors, claims=tuple(Claim(**c) for c in held["claims"]))

@@ -44,7 +44,9 @@ def resample(seeds: int, sequences: int, *, rounds: int = ROUNDS, seed: int = 0)
     """Seeds drawn with replacement, then sequences of each drawn seed. One seed: sequences alone, and the interval says
     nothing of other seeds."""
     random = np.random.default_rng(seed)
-    return Resample(random.integers(0, seeds, (rounds, seeds)), random.integers(0, sequences, (rounds, seeds, sequences)))
+    return Resample(
+        random.integers(0, seeds, (rounds, seeds)), random.integers(0, sequences, (rounds, seeds, sequences))
+    )
 
 
 def means(sample: Floats, drawn: Resample) -> Floats:
@@ -130,7 +132,9 @@ class Effect:
     levels: Mapping[str, float]
 
 
-def effects(rows: Sequence[Mapping[str, str]], values: Sequence[float], factors: Sequence[str], *, pairs: bool = True) -> list[Effect]:
+def effects(
+    rows: Sequence[Mapping[str, str]], values: Sequence[float], factors: Sequence[str], *, pairs: bool = True
+) -> list[Effect]:
     """Main effects and two-factor interactions of log values by least squares, each tested against the model without it.
 
     Type-II sums of squares: a term is taken out of the model that holds all others of its order and below. Values at or below
@@ -140,7 +144,7 @@ def effects(rows: Sequence[Mapping[str, str]], values: Sequence[float], factors:
 
     used = [n for n in factors if len({r[n] for r in rows}) > 1]
     y = np.log(np.maximum(np.asarray(values, dtype=np.float64), FLOOR))
-    blocks = {(n,): _contrasts([r[n] for r in rows]) for n in used}
+    blocks: dict[tuple[str, ...], Floats] = {(n,): _contrasts([r[n] for r in rows]) for n in used}
     if pairs:
         for a, b in itertools.combinations(used, 2):
             blocks[a, b] = np.stack([u * v for u in blocks[a,].T for v in blocks[b,].T], axis=1)
@@ -153,10 +157,17 @@ def effects(rows: Sequence[Mapping[str, str]], values: Sequence[float], factors:
         gained, free = max(0.0, without[0] - with_it[0]), with_it[1] - without[1]
         left = len(y) - everything[1]
         error = everything[0] / left if left > 0 else 0.0
-        ratio_ = gained / free / error if free > 0 and error > 1e-12 else float(np.finfo(np.float64).max) if gained > 1e-9 else 0.0
-        p = float(f_distribution.sf(ratio_, free, left)) if free > 0 and left > 0 else 1.0
-        out.append(Effect(term, gained / total if total > 0 else 0.0, ratio_, p, _levels(rows, y, term)))
+        found = _f(gained, free, error)
+        p = float(f_distribution.sf(found, free, left)) if free > 0 and left > 0 else 1.0
+        out.append(Effect(term, min(1.0, gained / total) if total > 0 else 0.0, found, p, _levels(rows, y, term)))
     return sorted(out, key=lambda e: -e.share)
+
+
+def _f(gained: float, free: int, error: float) -> float:
+    """Mean square of a term over that of the error; the largest float where nothing but the term varies."""
+    if free <= 0 or gained <= 1e-9:
+        return 0.0
+    return gained / free / error if error > 1e-12 else float(np.finfo(np.float64).max)
 
 
 def _contrasts(labels: Sequence[str]) -> Floats:

@@ -1,8 +1,8 @@
 """What an experiment is: fixtures, factors, a design, how cells become techniques, and what was said beforehand would hold.
 
-A file names them (see docs/experiments.md); built-in ones stand in `builtin.yaml`. `apply` is a text of techniques with `{factor}`
-for what a level stands for. Three factors are understood by the run itself: `fixture`, and `calibration` and `calibration_draw`
-(how many sequences the techniques may look at, and which).
+A file names them (see docs/experiments.md); built-in ones stand in `builtin.yaml`. `apply` is a text of techniques with
+`{factor}` for what a level stands for. Three factors are understood by the run itself: `fixture`, and `calibration` and
+`calibration_draw` (how many sequences the techniques may look at, and which).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from orchard.units import did_you_mean
 Scale = Literal["quick", "full"]
 OWN_FACTORS = ("fixture", "calibration", "calibration_draw")
 KEYS = (
-    "name", "about", "fixtures", "seeds", "sequences", "calibration", "factors", "design", "apply", "arms", "points", "whole", "tests",
-    "data",
+    "name", "about", "fixtures", "seeds", "sequences", "calibration", "factors", "design", "apply", "arms", "points", "whole",
+    "tests", "data",
 )  # fmt: skip
 
 
@@ -131,14 +131,17 @@ def parse(entry: Mapping[str, Any], where: str) -> Experiment:
     for key in entry:
         if key not in KEYS:
             raise StudyError(f"{where}: key {key!r} is not known{did_you_mean(key, KEYS)}; expected {', '.join(KEYS)}")
-    factors = tuple(_factor(name, levels, where) for name, levels in _mapping(entry.get("factors") or {}, f"{where}: factors").items())
+    listed = _mapping(entry.get("factors") or {}, f"{where}: factors")
+    factors = tuple(_factor(name, levels, where) for name, levels in listed.items())
     design = entry.get("design", "full")
     if design not in KINDS:
         raise StudyError(f"{where}: design {design!r} is not known; expected {', '.join(KINDS)}")
     made = Experiment(
-        name=str(entry["name"]), about=str(entry.get("about", "")), fixtures=_texts(entry.get("fixtures", ["fx1"]), where, "fixtures"),
+        name=str(entry["name"]), about=str(entry.get("about", "")),
+        fixtures=_texts(entry.get("fixtures", ["fx1"]), where, "fixtures"),
         seeds=tuple(int(t) for t in _texts(entry.get("seeds", [0, 1, 2]), where, "seeds")),
-        sequences=_whole(entry.get("sequences", 64), where, "sequences", 2), calibration=_whole(entry.get("calibration", 32), where, "calibration", 1),
+        sequences=_whole(entry.get("sequences", 64), where, "sequences", 2),
+        calibration=_whole(entry.get("calibration", 32), where, "calibration", 1),
         factors=factors, design=design, points=_whole(entry.get("points", 200), where, "points", 2),
         whole=_texts(entry.get("whole", []), where, "whole"), apply=str(entry.get("apply", "")),
         arms=_texts(entry.get("arms", []), where, "arms"), held="fresh" if entry.get("data") == "fresh" else "held_out",
@@ -175,7 +178,9 @@ def _factor(name: str, levels: Any, where: str) -> Factor:
     elif isinstance(levels, list):
         labels = texts = tuple(map(_label, levels))
     else:
-        raise StudyError(f"{where}: factor {name!r} is {levels!r}, expected a list of levels or a mapping of labels to texts")
+        raise StudyError(
+            f"{where}: factor {name!r} is {levels!r}, expected a list of levels or a mapping of labels to texts"
+        )
     if not labels or len(set(labels)) < len(labels):
         raise StudyError(f"{where}: factor {name!r} has {'no levels' if not labels else 'a level twice'}")
     return Factor(str(name), labels, texts)
@@ -207,4 +212,6 @@ def _claim(entry: Any, where: str) -> Claim:
     try:
         return Claim(**entry)
     except TypeError as error:
-        raise StudyError(f"{where}: a test is {entry!r}: {error}; expected id, about, fixture, first and a bound") from None
+        raise StudyError(
+            f"{where}: a test is {entry!r}: {error}; expected id, about, fixture, first and a bound"
+        ) from None

@@ -1,0 +1,147 @@
+"""A run goes on where it stopped, refuses another experiment, says what was refused, and comes out of the command line."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from orchard.app.cli import main  # noqa: E402
+from orchard.numerics.contract import TINY  # noqa: E402
+from orchard.numerics.fixtures.tinylm import TinyLM  # noqa: E402
+from orchard.report.experiment_plot import arms_svg, interaction_svg  # noqa: E402
+from orchard.report.schemas import SCHEMAS  # noqa: E402
+from orchard.studies.errors import StudyError  # noqa: E402
+from orchard.studies.experiment import effects  # noqa: E402
+from orchard.studies.experiment.findings import findings  # noqa: E402
+from orchard.studies.experiment.run import load, run  # noqa: E402
+from orchard.studies.experiment.study import parse  # noqa: E402
+
+ENTRY = {
+    "name": "mine", "sequences": 6, "calibration": 2,
+    "factors": {"bits": [3, 4], "group": [16, 7], "method": ["rtn", "gptq"]}, "apply": "{method}:bits={bits},group={group}",
+}  # fmt: skip
+MODEL = "tests.studies.experiment.test_run:own_model"
+
+
+def own_model() -> TinyLM:
+    """What a user's function returns."""
+    return TinyLM(TINY, seed=1)
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("data") / "ids.npy"
+    np.save(path, np.random.default_rng(0).integers(1, 32, 4000))
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory, text: str) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "mine"
+    run(parse(ENTRY, "mine"), folder, model=MODEL, data=text)
+    return folder
+
+
+def test_what_is_missing_is_run_again_and_nothing_else(finished: Path, text: str) -> None:
+    before = {p.name: p.read_text() for p in (finished / "parts").iterdir()}
+    (finished / "parts" / "0000.json").unlink()
+    with pytest.raises(StudyError, match="1 of 1 parts are missing"):
+        load(finished)
+    run(parse(ENTRY, "mine"), finished, model=MODEL, data=text)
+    after = {p.name: p.read_text() for p in (finished / "parts").iterdir()}
+    timeless = lambda part: [{**row, "seconds": 0} for row in json.loads(part)]  # noqa: E731
+    assert {k: timeless(v) for k, v in before.items()} == {k: timeless(v) for k, v in after.items()}
+
+
+def test_a_folder_holds_one_experiment(finished: Path, text: str) -> None:
+    with pytest.raises(StudyError, match="holds a run with another experiment"):
+        run(replace(parse(ENTRY, "mine"), sequences=5), finished, model=MODEL, data=text)
+
+
+def test_findings_of_a_run(finished: Path) -> None:
+    found = findings(load(finished), rounds=200)
+    assert len(found.arms) == 4
+    assert {r.technique for r in found.refused} == {f"{m}:bits={b},group=7" for m in ("rtn", "gptq") for b in (3, 4)}
+    assert "blocks of 7" in found.refused[0].reason
+    assert all(a.loss.low <= a.loss.value <= a.loss.high for a in found.arms)
+    assert [a.loss.low for a in found.arms] == [a.loss.low for a in findings(load(finished), rounds=200).arms]
+
+
+def test_an_arm_that_is_nothing_loses_nothing(tmp_path: Path, text: str) -> None:
+    claims = [{"id": "a", "about": "rotation is exact", "fixture": "own", "first": "rotation", "margin": 0.001}]
+    made = parse(
+        {"name": "same", "sequences": 4, "calibration": 2, "arms": ["none", "rotation", "rtn:bits=2"], "tests": claims},
+        "same",
+    )
+    found = findings(run(made, tmp_path / "same", model=MODEL, data=text), rounds=200)
+    none, rotated, rounded = found.arms
+    assert (none.loss.value, none.kl, none.flips) == (0.0, pytest.approx(0.0, abs=1e-6), 0.0)
+    assert abs(rotated.loss.value) < 1e-5
+    assert rotated.no_loss_p < 0.05
+    assert rounded.flips > 0.01
+    assert found.tests[0].met
+    assert found.tests[0].certain
+
+
+def test_drawings_are_whole(finished: Path) -> None:
+    from xml.etree import ElementTree
+
+    found = findings(load(finished), rounds=200)
+    assert len(ElementTree.fromstring(arms_svg(found)).findall("{*}circle")) == 4
+    drawing = interaction_svg(found, "own")
+    assert drawing is not None
+    ElementTree.fromstring(drawing)
+
+
+def test_effects_go_to_a_file_and_back(finished: Path, tmp_path: Path) -> None:
+    rows = effects.effects_of(findings(load(finished), rounds=200))
+    effects.write_effects(tmp_path / "e.csv", rows)
+    import csv
+
+    assert [effects._row(r) for r in csv.DictReader((tmp_path / "e.csv").open())] == rows
+    assert all(e.high >= e.low for e in effects.recorded())
+    assert {e.name for e in effects.quality_effects("gptq")} == {"gptq"}
+    assert len({e.technique for e in effects.quality_effects("rtn:bits=8")}) == 1
+
+
+@pytest.mark.parametrize("command", [("list",), ("effects", "gptq"), ("report",)])
+def test_commands_print_and_give_json(
+    command: tuple[str, ...], finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["experiment", *command, *([str(finished)] if command == ("report",) else [])]
+    assert main(arguments) == 0
+    printed = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in printed.splitlines() if str(finished) not in line)
+    assert main([*arguments, "--json"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    SCHEMAS[record["schema"]].model_validate_json(json.dumps(record))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "E77"), "experiment 'E77' is not known"),
+        (("run", "E1", "--scale", "huge"), "--scale 'huge' is not known"),
+        (("run", "E1", "--model", "x"), "--model and --data belong together"),
+        (("run", "quick", "--seeds", "0,0"), "--seeds '0,0', expected different whole numbers"),
+        (("run", "quick", "--model", "nowhere", "--data", "ids.npy"), "--data ids.npy: cannot be read"),
+        (("report", "nowhere"), "nowhere: no run"),
+        (("effects", "gtpq"), "no recorded effect of 'gtpq'; did you mean gptq"),
+    ],
+)
+def test_bad_input(
+    arguments: tuple[str, ...],
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["experiment", *arguments]) == 2
+    assert message in capsys.readouterr().err
