@@ -30,7 +30,7 @@ def _hugging_face(folder: str) -> tuple[Any, Any]:
             "a transformers model needs transformers, which is not installed: pip install 'orchard[lab]'"
         ) from None
     try:
-        model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
+        model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:
         raise StudyError(
             f"--model {folder}: transformers cannot load it: {' '.join(str(error).split())[:160]}"

@@ -221,8 +221,11 @@ def _data(subject: Subject) -> tuple[Any, Any]:
         return corpus().train, getattr(corpus(), subject.held)
     far = 10_000_000 if subject.held == "held_out" else 20_000_000  # steps no training reaches
     if kind == "back-copy":
-        draw = lambda n, step: torch.from_numpy(tasks.back_copy(n, seed=subject.seed, step=step))  # noqa: E731
-        return (lambda n, d: draw(n, far + 1 + d)), (lambda n: draw(n, far))
+
+        def drawn(count: int, step: int = 0) -> torch.Tensor:
+            return torch.from_numpy(tasks.back_copy(count, seed=subject.seed, step=far + step))
+
+        return (lambda count, draw: drawn(count, 1 + draw)), drawn
     raise StudyError(
         f"fixture {subject.fixture}: it is scored by recall, not by loss on text; use an experiment on fx1"
     )
