@@ -24,20 +24,43 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGES = ROOT / "build" / "site-pages"
 DATA = ROOT / "src" / "orchard" / "data"
 TABLES = {
-    "measurements/llm.csv": "Language models", "measurements/vision.csv": "Networks", "measurements/kernels.csv": "Single operations",
-    "measurements/thermal.csv": "Sustained load", "techniques/claims.csv": "Claims for techniques",
-}  # fmt: skip
+    "measurements/llm.csv": "Language models",
+    "measurements/vision.csv": "Networks",
+    "measurements/kernels.csv": "Single operations",
+    "measurements/thermal.csv": "Sustained load",
+    "techniques/claims.csv": "Claims for techniques",
+}
 REFERENCE = {
     "Questions": [
-        "orchard.studies.predict", "orchard.studies.compare", "orchard.studies.place", "orchard.studies.simulate",
-        "orchard.studies.lint", "orchard.studies.map", "orchard.studies.validate", "orchard.studies.request",
+        "orchard.studies.predict",
+        "orchard.studies.compare",
+        "orchard.studies.place",
+        "orchard.studies.simulate",
+        "orchard.studies.lint",
+        "orchard.studies.map",
+        "orchard.studies.validate",
+        "orchard.studies.request",
     ],
-    "Exploration": ["orchard.studies.explore.study", "orchard.studies.explore.run", "orchard.studies.explore.sensitivity"],
+    "Exploration": [
+        "orchard.studies.explore.study",
+        "orchard.studies.explore.run",
+        "orchard.studies.explore.sensitivity",
+    ],
     "Graphs": ["orchard.ir.graph", "orchard.ir.size", "orchard.ir.einsum", "orchard.ir.builder"],
     "Hardware": ["orchard.hw.soc", "orchard.hw.catalogue", "orchard.hw.arch", "orchard.hw.arrays"],
-    "Costs": ["orchard.cost.work", "orchard.cost.evaluate", "orchard.cost.bound", "orchard.cost.energy", "orchard.cost.nest"],
-    "Records": ["orchard.report.schemas.prediction", "orchard.report.schemas.mapping", "orchard.report.schemas.explore"],
-}  # fmt: skip
+    "Costs": [
+        "orchard.cost.work",
+        "orchard.cost.evaluate",
+        "orchard.cost.bound",
+        "orchard.cost.energy",
+        "orchard.cost.nest",
+    ],
+    "Records": [
+        "orchard.report.schemas.prediction",
+        "orchard.report.schemas.mapping",
+        "orchard.report.schemas.explore",
+    ],
+}
 STYLE = """<style>
   #wanted { border: 1px solid currentColor; border-radius: 4px; padding: 2px 6px; }
   table.dataset { font-size: 0.65rem; line-height: 1.3; white-space: nowrap; border-collapse: collapse; }
@@ -66,14 +89,26 @@ def main() -> int:
     PAGES.mkdir(parents=True)
     copy_pages()
     nav = [
-        {"Orchard": "index.md"}, {"Guide": sorted(p.name for p in PAGES.glob("*.md") if p.name not in ("index.md", "contributing.md"))},
-        {"Notebooks": list(run_notebooks())}, {"Reference": list(reference_pages())}, {"Measurements": list(data_pages())},
-        {"Decisions": sorted(f"decisions/{p.name}" for p in (PAGES / "decisions").glob("*.md"))}, {"Contributing": "contributing.md"},
-    ]  # fmt: skip
+        {"Orchard": "index.md"},
+        {"Guide": sorted(p.name for p in PAGES.glob("*.md") if p.name not in ("index.md", "contributing.md"))},
+        {"Notebooks": list(run_notebooks())},
+        {"Reference": list(reference_pages())},
+        {"Measurements": list(data_pages())},
+        {"Benchmarks": list(benchmark_pages())},
+        {"Decisions": sorted(f"decisions/{p.name}" for p in (PAGES / "decisions").glob("*.md"))},
+        {"Contributing": "contributing.md"},
+    ]
     config = PAGES.parent / "mkdocs.yml"
-    settings = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").replace("build/site", "site").replace("paths: [src]", "paths: [../src]")
+    settings = (
+        (ROOT / "mkdocs.yml")
+        .read_text(encoding="utf-8")
+        .replace("build/site", "site")
+        .replace("paths: [src]", "paths: [../src]")
+    )
     config.write_text(settings + yaml.safe_dump({"nav": nav}), encoding="utf-8")
-    done = subprocess.run([sys.executable, "-m", "zensical", "build", "--config-file", str(config)], check=False, cwd=config.parent)
+    done = subprocess.run(
+        [sys.executable, "-m", "zensical", "build", "--config-file", str(config)], check=False, cwd=config.parent
+    )
     missing = list(broken_links(PAGES.parent / "site"))
     for page, target in missing:
         print(f"build_site: {page} links to {target}, which is not there", file=sys.stderr)
@@ -86,13 +121,30 @@ def copy_pages() -> None:
         target = PAGES / source.relative_to(ROOT / "docs")
         target.parent.mkdir(parents=True, exist_ok=True)
         text = source.read_text(encoding="utf-8").replace("../CONTRIBUTING.md", "contributing.md")
+        text = re.sub(r"\]\(notebooks/(\w+)\.py\)", r"](notebooks/\1.md)", text)
+        text = re.sub(r"\]\(((?:\.\./)*)\.\./benchmarks/", r"](\1benchmarks/", text)
         target.write_text(plain_blocks(text), encoding="utf-8")
     (PAGES / "index.md").rename(PAGES / "pages.md")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     readme = re.sub(r"\]\(docs/index\.md\)", "](pages.md)", readme)
     readme = re.sub(r"\[decisions\]\(docs/decisions/\)", "decisions", readme)
-    (PAGES / "index.md").write_text(plain_blocks(re.sub(r"\]\(docs/", "](", readme).replace("(CONTRIBUTING.md)", "(contributing.md)")))
-    (PAGES / "contributing.md").write_text(plain_blocks((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")).replace("](docs/", "]("))
+    (PAGES / "index.md").write_text(
+        plain_blocks(re.sub(r"\]\(docs/", "](", readme).replace("(CONTRIBUTING.md)", "(contributing.md)"))
+    )
+    (PAGES / "contributing.md").write_text(
+        plain_blocks((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")).replace("](docs/", "](")
+    )
+
+
+def benchmark_pages() -> Iterator[str]:
+    """What was measured, as recorded; their links to scripts and raw files become plain text."""
+    for source in sorted((ROOT / "benchmarks").rglob("*.md")):
+        target = PAGES / source.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(
+            re.sub(r"\[([^\]]+)\]\((?!https?:)[^)]*\)", r"\1", source.read_text(encoding="utf-8")), encoding="utf-8"
+        )
+        yield str(target.relative_to(PAGES))
 
 
 def plain_blocks(text: str) -> str:
@@ -149,15 +201,22 @@ def data_pages() -> Iterator[str]:
     (PAGES / "data").mkdir()
     for name, title in TABLES.items():
         with (DATA / name).open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
+            header, *rows = sorted_columns(list(csv.reader(file)))
         body = "".join("<tr>" + "".join(f"<td>{cell(value)}</td>" for value in row) + "</tr>\n" for row in rows)
         head = "".join(f'<th scope="col">{escape(column)}</th>' for column in header)
-        table = f'<div style="overflow-x: auto"><table class="dataset"><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table></div>\n'
+        table = f'<table class="dataset"><thead><tr>{head}</tr></thead><tbody>\n{body}</tbody></table>'
+        table = f'<div style="overflow-x: auto">{table}</div>\n'
         page = PAGES / "data" / f"{Path(name).stem}.md"
         shutil.copy(DATA / name, PAGES / "data" / Path(name).name)
         intro = f"# {title}\n\n{len(rows):,} published figures with their sources ([CSV]({Path(name).name})).\n\n"
         page.write_text(intro + STYLE + SEARCH + "\n" + table + SCRIPT, encoding="utf-8")
         yield f"data/{page.name}"
+
+
+def sorted_columns(table: list[list[str]]) -> list[list[str]]:
+    """Long columns last, so that the figures are in sight without scrolling."""
+    order = sorted(range(len(table[0])), key=lambda i: table[0][i] in ("source", "source_ref", "notes"))
+    return [[row[i] for i in order] for row in table]
 
 
 def cell(value: str) -> str:

@@ -39,10 +39,14 @@ for line in found.elasticities[:4]:
 
 # %%
 change = what_if("m4", study.workloads, ("dram.bus_width=192bit",))
-print(f"speed-up {change.before.basket_s / change.after.basket_s:.2f} for {change.after.area_mm2 - change.before.area_mm2:.1f} mm2")
+print(
+    f"speed-up {change.before.basket_s / change.after.basket_s:.2f} for {change.after.area_mm2 - change.before.area_mm2:.1f} mm2"
+)
 for part, terms in change.before.terms.items():
     after = change.after.terms[part]
-    print(part, ", ".join(f"{t} {terms[t] * 1e3:.2f} -> {after[t] * 1e3:.2f} ms" for t in terms if terms[t] != after[t]))
+    print(
+        part, ", ".join(f"{t} {terms[t] * 1e3:.2f} -> {after[t] * 1e3:.2f} ms" for t in terms if terms[t] != after[t])
+    )
 
 # %% [markdown]
 # Now all sixty designs: those that no other beats in both objectives, within the power limit. A run is a folder: the same

@@ -9,7 +9,9 @@ import orchard
 answer = orchard.predict("llama-3.1-8b", chip="m4max", weights="q8_0", prompt=512, generate=128)
 for name, phase in answer.phases.items():
     low, high = phase.interval_s
-    print(f"{name}: {phase.tokens_per_s:.0f} tokens/s, {phase.latency_s * 1e3:.1f} ms (80 %: {low * 1e3:.1f} to {high * 1e3:.1f})")
+    print(
+        f"{name}: {phase.tokens_per_s:.0f} tokens/s, {phase.latency_s * 1e3:.1f} ms (80 %: {low * 1e3:.1f} to {high * 1e3:.1f})"
+    )
 
 # %% [markdown]
 # Every number is one of four kinds: a bound (physics forbids less), an estimate (this), a simulation or a measurement. The
@@ -29,8 +31,8 @@ for name, phase in answer.phases.items():
 # %%
 table = orchard.compare("llama-3.1-8b", ["m4max"], weights=["q4_k_m", "q8_0", "f16"])
 for row in table.rows:
-    phases = row.prediction.phases
-    print(f"{row.choice['weights']:7} prefill {phases['prefill'].tokens_per_s:5.0f}  decode {phases['decode'].tokens_per_s:4.0f} tokens/s")
+    prefill, decode = (row.prediction.phases[name].tokens_per_s for name in ("prefill", "decode"))
+    print(f"{row.choice['weights']:7} prefill {prefill:5.0f}  decode {decode:4.0f} tokens/s")
 
 # %% [markdown]
 # Does it fit? The answer lists what needs memory, and what would help where it does not fit.

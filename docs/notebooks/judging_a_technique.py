@@ -12,7 +12,11 @@ plain = orchard.predict(MODEL, chip=CHIP, prompt=512, generate=128)
 for technique in ("palettize:bits=4,group=16", "kv-quant:bits=8", "prune:sparsity=0.5"):
     changed = orchard.predict(MODEL, chip=CHIP, prompt=512, generate=128, apply=[technique])
     gains = {name: plain.phases[name].latency_s / phase.latency_s for name, phase in changed.phases.items()}
-    print(f"{technique:28}", ", ".join(f"{name} {gain:.2f}x" for name, gain in gains.items()), f"{changed.weight_bytes / 2**20:.0f} MiB")
+    print(
+        f"{technique:28}",
+        ", ".join(f"{name} {gain:.2f}x" for name, gain in gains.items()),
+        f"{changed.weight_bytes / 2**20:.0f} MiB",
+    )
 
 # %% [markdown]
 # The cache format does little at a context of some hundred tokens: the cache is a small part of what decode reads. At sixteen
@@ -21,7 +25,9 @@ for technique in ("palettize:bits=4,group=16", "kv-quant:bits=8", "prune:sparsit
 # %%
 for depth in (0, 4096, 16384):
     times = [
-        orchard.predict(MODEL, chip=CHIP, weights="q4_0", prompt=0, generate=128, depth=depth, apply=apply).phases["decode"].latency_s
+        orchard.predict(MODEL, chip=CHIP, weights="q4_0", prompt=0, generate=128, depth=depth, apply=apply)
+        .phases["decode"]
+        .latency_s
         for apply in ([], ["kv-quant:bits=8"])
     ]
     print(f"{depth:6} cached tokens: {times[0] / times[1]:.2f}x")
