@@ -74,6 +74,7 @@ def recognise(net: Net) -> None:
     """Replace regions that compute a known scalar or row function by one op, the largest region first."""
     position = {id(n): i for i, n in enumerate(net.nodes)}
     gone: set[int] = set()
+    viewed: dict[int, Node] = {}
     for node in reversed(net.nodes):
         if id(node) in gone or not (node.kind == "elementwise" or node.is_("move", "cast")):
             continue
@@ -83,6 +84,10 @@ def recognise(net: Net) -> None:
         source, (kind, fn, axes), region = match
         gone.update(region)
         out = node.out
+        if source.shape != out.shape:
+            view = Node("view", [source], [Value(source.name, out.shape, source.format)], {}, node.scope)
+            view.out.producer = viewed[id(node)] = view
+            source = view.out
         node.kind, node.inputs, node.attrs = kind, [source], {"fn": fn}
         if kind == "norm":
             node.attrs = {"fn": fn} if axes == (source.ndim - 1,) else {"fn": fn, "axes": axes}
@@ -92,7 +97,7 @@ def recognise(net: Net) -> None:
                 node.attrs["fn"] = fn
         out.name = fn
         gone.discard(id(node))
-    net.nodes = [n for n in net.nodes if id(n) not in gone]
+    net.nodes = [n for node in net.nodes if id(node) not in gone for n in (viewed.get(id(node)), node) if n is not None]
     net.refresh()
 
 
@@ -122,8 +127,14 @@ def _may_join(node: Node) -> bool:
     if node.kind == "elementwise":
         return node.fn in _EVALUATE or node.fn == "clamp" or node.fn in _SCALAR_FUNCTIONS
     if node.kind == "view":
-        return node.inputs[0].producer is not None and node.inputs[0].producer.kind == "reduce"
+        before = node.inputs[0].producer
+        return (before is not None and before.kind == "reduce") or _same_but_ones(node.inputs[0], node.out)
     return node.is_("reduce", "mean", "sum", "max") or node.is_("move", "cast", "expand")
+
+
+def _same_but_ones(a: Value, b: Value) -> bool:
+    """Whether the shapes agree apart from axes of size 1, so that an elementwise op does not see the difference."""
+    return [s for s in a.shape if s != 1] == [s for s in b.shape if s != 1]
 
 
 def _open_inputs(nodes: Sequence[Node], region: dict[int, Node]) -> list[Value]:
@@ -137,9 +148,11 @@ def _open_inputs(nodes: Sequence[Node], region: dict[int, Node]) -> list[Value]:
 
 
 def _evaluate_region(last: Node, region: dict[int, Node], source: Value) -> tuple[str, str, tuple[int, ...]] | None:
-    if source.shape != last.out.shape or source.role is Role.WEIGHT:
+    if not _same_but_ones(source, last.out) or source.role is Role.WEIGHT:
         return None
     reduces = [n for n in region.values() if n.kind == "reduce"]
+    if reduces and source.shape != last.out.shape:
+        return None
     if not reduces and not any(n.fn in _STARTERS for n in region.values()):
         return None
     axes: set[tuple[int, ...]] = {n.attrs.get("axes", ()) for n in reduces}  # type: ignore[misc]
@@ -189,6 +202,9 @@ def _value_of(value: Value, values: dict[int, Any], region: dict[int, Node], dep
         result = _REDUCE[node.fn](operands[0], axis=-1, keepdims=True)
     elif node.kind in ("view", "move"):
         result = operands[0]
+    elif node.fn == "relu" and "threshold" in node.attrs:
+        least: Any = node.attrs["threshold"]
+        result = np.where(operands[0] >= least, operands[0], 0)
     elif node.fn == "clamp":
         bounds: Any = node.attrs.get("low", -np.inf), node.attrs.get("high", np.inf)
         result = np.clip(operands[0], *bounds)

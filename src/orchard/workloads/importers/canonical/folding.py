@@ -50,11 +50,41 @@ def _channel_axis(einsum: Node) -> Size | None:
 
 
 def _behind_view(net: Net, value: Value) -> Node | None:
-    """The Einsum that made `value`, looking through one reshape that only it feeds."""
+    """The Einsum that made `value`, looking through reshapes that only it feeds."""
     node = value.producer
-    if node is not None and node.kind == "view" and net.only_user(node.inputs[0]) is node:
+    while node is not None and node.kind == "view" and net.only_user(node.inputs[0]) is node:
         node = node.inputs[0].producer
     return node if node is not None and node.kind == "einsum" else None
+
+
+def recognise_batchnorm(net: Net) -> None:
+    """(x - mean) / deviation * gain + shift with stored vectors is an inference batch norm written out."""
+    for last in net.nodes:
+        vectors: list[Value] = []
+        node: Node | None = last
+        for fns in (("add",), ("mul",), ("div", "mul"), ("sub",)):
+            step = _vector_step(node, fns) if node is not None else None
+            if step is None or (node is not last and node is not None and net.only_user(node.out) is None):
+                break
+            vectors.append(step[1])
+            node = step[0].producer
+        if len(vectors) == 4 and step is not None and len({v.elements for v in vectors}) == 1:
+            last.kind, last.attrs = "norm", {"fn": "batchnorm"}
+            shift, gain, deviation, mean = vectors
+            last.inputs = [step[0], gain, shift, mean, deviation]
+            last.out.name = "batchnorm"
+
+
+def _vector_step(node: Node, fns: Sequence[str]) -> tuple[Value, Value] | None:
+    """(x, stored vector) of an elementwise op of these functions that keeps the shape of x."""
+    if not node.is_("elementwise", *fns) or len(node.inputs) != 2:
+        return None
+    orders = [node.inputs, node.inputs[::-1]] if node.fn in ("add", "mul") else [node.inputs]
+    for x, vector in orders:
+        stored = vector.role is Role.WEIGHT and x.role is not Role.WEIGHT
+        if stored and vector.elements != 1 and sum(s != 1 for s in vector.shape) == 1 and x.shape == node.out.shape:
+            return x, vector
+    return None
 
 
 def fold_batchnorm(net: Net) -> None:

@@ -14,7 +14,7 @@ _UNARY = {
     "round": "round", "rsqrt": "rsqrt", "inverse": "reciprocal", "sigmoid": "sigmoid", "sign": "sign", "silu": "silu",
     "sin": "sin", "sinh": "sinh", "sqrt": "sqrt", "square": "square", "tan": "tan", "tanh": "tanh", "relu": "relu",
     "relu6": "relu6", "softplus": "softplus", "softsign": "softsign", "leaky_relu": "leaky_relu", "elu": "elu",
-    "sigmoid_hard": "hardsigmoid", "scaled_tanh": "tanh", "thresholded_relu": "relu", "threshold": "clamp",
+    "sigmoid_hard": "hardsigmoid", "scaled_tanh": "tanh", "threshold": "clamp",
     "linear_activation": "scale", "clamped_relu": "clamp", "prelu": "prelu", "softplus_parametric": "softplus",
 }  # fmt: skip
 _BINARY = {
@@ -43,6 +43,12 @@ for _name, _fn in _BINARY.items():
 def _gelu(c: Program, op: Op) -> Value:
     fn = "gelu_tanh" if op.text("mode") == "TANH_APPROXIMATION" else "gelu"
     return c.low.elementwise("quick_gelu" if op.text("mode") == "SIGMOID_APPROXIMATION" else fn, op["x"])
+
+
+@rule("thresholded_relu")
+def _thresholded_relu(c: Program, op: Op) -> Value:
+    """x where x >= alpha, else 0; coremltools writes a hard swish with it."""
+    return c.low.elementwise("relu", op["x"], threshold=op.real("alpha", 1.0))
 
 
 @rule("clip")
