@@ -148,3 +148,35 @@ def fold_quantization(net: Net) -> None:
         if source.producer is not None and net.only_user(source) is node:
             source.format = node.out.format
             net.replace(node.out, source)
+
+
+def fold_shuffles(net: Net) -> None:
+    """Channels of equal parts that are interleaved after their concatenation are written interleaved at once.
+
+    before: concat -> view [.., parts, c, ..] -> transpose of those two axes -> view back
+    after:  concat interleave=True
+    """
+    for node in net.nodes:
+        concat, split, back = _around(net, node)
+        if concat is None or split is None or back is None or len({v.shape for v in concat.inputs}) != 1:
+            continue
+        axis, parts = concat.attrs["axis"], len(concat.inputs)
+        if not isinstance(axis, int) or back.out.shape != concat.out.shape:
+            continue
+        before = concat.out.shape[:axis]
+        apart = (*before, parts, concat.inputs[0].shape[axis], *concat.out.shape[axis + 1 :])
+        swapped = [*range(axis), axis + 1, axis, *range(axis + 2, len(apart))]
+        if split.out.shape == apart and list(node.attrs["perm"]) == swapped:  # type: ignore[call-overload]
+            concat.attrs["interleave"] = True
+            net.replace(back.out, concat.out)
+
+
+def _around(net: Net, node: Node) -> tuple[Node | None, Node | None, Node | None]:
+    """(concat, view, view) around a transpose when nothing else reads what is between them."""
+    split = node.inputs[0].producer if node.is_("move", "transpose") else None
+    concat = split.inputs[0].producer if split is not None and split.kind == "view" else None
+    back = net.only_user(node.out)
+    alone = split is not None and net.only_user(split.inputs[0]) is split and net.only_user(split.out) is node
+    if not alone or concat is None or not concat.is_("move", "concat") or back is None or back.kind != "view":
+        return None, None, None
+    return concat, split, back

@@ -15,6 +15,7 @@ from orchard.workloads.importers.canonical.folding import (
     fold_bias,
     fold_padding,
     fold_quantization,
+    fold_shuffles,
     recognise_batchnorm,
 )
 from orchard.workloads.importers.canonical.heads import fold_repeated_heads
@@ -31,8 +32,8 @@ def finish(low: Lowering, outputs: Sequence[Value]) -> Graph:
     net = Net(low, outputs)
     for run in (
         drop_identities, fold_constants, recognise, recognise_batchnorm, drop_nan_guards, fold_padding, fold_batchnorm,
-        fold_quantization, fold_bias, recognise_rope, fold_attention, fold_repeated_heads, fold_transposes, merge_views, fold_repeated_heads,
-        fold_transposes, merge_views, fold_affine, fold_bias,
+        fold_quantization, fold_bias, fold_shuffles, recognise_rope, fold_attention, fold_repeated_heads, fold_transposes,
+        merge_views, fold_repeated_heads, fold_transposes, merge_views, fold_affine, fold_bias,
     ):  # fmt: skip
         run(net)
         net.refresh()

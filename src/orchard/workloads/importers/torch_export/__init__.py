@@ -15,9 +15,10 @@ is loaded, so it is refused.
 from orchard.workloads.importers.torch_export import (  # the modules register their rules
     contractions,
     elementwise,
+    kernels,
     layout,
     norms,
 )
 from orchard.workloads.importers.torch_export.model import import_torch
 
-__all__ = ["contractions", "elementwise", "import_torch", "layout", "norms"]
+__all__ = ["contractions", "elementwise", "import_torch", "kernels", "layout", "norms"]

@@ -47,7 +47,7 @@ def _outer(p: Program, a: Args) -> Value:
 
 
 @rule("aten.conv1d", "aten.conv2d", "aten.conv3d", "aten.convolution")
-def _conv(p: Program, a: Args) -> Value:
+def convolve(p: Program, a: Args) -> Value:
     x, w = a["input"], a["weight"]
     d = w.ndim - 2
     single = x.ndim == d + 1
@@ -74,7 +74,7 @@ def _conv(p: Program, a: Args) -> Value:
 
 @rule("aten.conv_transpose1d", "aten.conv_transpose2d", "aten.conv_transpose3d")
 def _conv_transpose(p: Program, a: Args) -> Value:
-    return _conv(p, {**a, "transposed": True})
+    return convolve(p, {**a, "transposed": True})
 
 
 @rule("aten.scaled_dot_product_attention")

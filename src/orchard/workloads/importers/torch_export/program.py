@@ -66,8 +66,9 @@ class Program:
 
     def op_types(self, module: Any) -> Counter[str]:
         types: Counter[str] = Counter()
+        skipped = _block_masks(module.graph)
         for node in module.graph.nodes:
-            if node.op != "call_function":
+            if node.op != "call_function" or node in skipped:
                 continue
             kind = self.kind(node)
             if kind in _INLINED:
@@ -157,9 +158,10 @@ class Program:
 
     def walk(self, module: Any) -> list[Any]:
         outputs: list[Any] = []
+        skipped = _block_masks(module.graph)
         for node in module.graph.nodes:
             self.node = node
-            if node.op == "placeholder":
+            if node.op == "placeholder" or node in skipped:
                 continue
             if node.op == "get_attr":
                 self.env[node] = self._attribute(module, node)
@@ -354,9 +356,11 @@ class Program:
             return floordiv(arguments[0], arguments[1])
         if expression.is_number:
             return int(expression)
-        raw = f"u_{abs(hash(str(expression))) % 10**6}"
-        self.low.warn(f"size {expression} is kept as the free symbol {raw}")
-        return self.symbols.setdefault(str(expression), symbol(raw))
+        if str(expression) not in self.symbols:
+            raw = f"u_{len(self.symbols)}"
+            self.low.warn(f"size {expression} is kept as the free symbol {raw}")
+            self.symbols[str(expression)] = symbol(raw)
+        return self.symbols[str(expression)]
 
     def _product(self, expression: Any) -> Size:
         denominator = 1
@@ -391,6 +395,22 @@ class Program:
         if isinstance(item, (int, Expr)):
             return self.low.constant(item, "int64")
         raise self.low.fail(f"operand {item!r}, expected a tensor or number")
+
+
+def _block_masks(graph: Any) -> set[Any]:
+    """Nodes that only build the block mask of a flex_attention: its kernel reads which blocks to skip, not a tensor."""
+    flex = [n for n in graph.nodes if str(n.target) == "flex_attention" or str(n.target).endswith(".flex_attention")]
+    built = {a for n in flex for a in n.all_input_nodes if a not in n.args[:3]}
+    for node in reversed(graph.nodes):
+        if node in built:
+            built.update(node.all_input_nodes)
+    for node in reversed(graph.nodes):
+        inputs = node.all_input_nodes
+        if node.op == "call_function" and not node.users and inputs and built.issuperset(inputs):
+            built.add(node)  # an assertion about the mask
+        elif node not in built:
+            built.difference_update(node.args[:3] if node in flex else node.all_input_nodes)
+    return built
 
 
 _INLINED = {"higher_order.wrap_with_set_grad_enabled": 1, "higher_order.wrap_with_autocast": 4}
