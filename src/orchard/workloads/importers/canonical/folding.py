@@ -62,6 +62,7 @@ def recognise_batchnorm(net: Net) -> None:
     for last in net.nodes:
         vectors: list[Value] = []
         node: Node | None = last
+        step: tuple[Value, Value] | None = None
         for fns in (("add",), ("mul",), ("div", "mul"), ("sub",)):
             step = _vector_step(node, fns) if node is not None else None
             if step is None or (node is not last and node is not None and net.only_user(node.out) is None):
@@ -165,8 +166,8 @@ def fold_shuffles(net: Net) -> None:
             continue
         before = concat.out.shape[:axis]
         apart = (*before, parts, concat.inputs[0].shape[axis], *concat.out.shape[axis + 1 :])
-        swapped = [*range(axis), axis + 1, axis, *range(axis + 2, len(apart))]
-        if split.out.shape == apart and list(node.attrs["perm"]) == swapped:  # type: ignore[call-overload]
+        swapped = (*range(axis), axis + 1, axis, *range(axis + 2, len(apart)))
+        if split.out.shape == apart and node.attrs["perm"] == swapped:
             concat.attrs["interleave"] = True
             net.replace(back.out, concat.out)
 

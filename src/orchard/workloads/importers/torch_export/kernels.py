@@ -125,7 +125,7 @@ def _first(p: Program, y: Value) -> tuple[Value | None, ...]:
       "aten._scaled_dot_product_cudnn_attention_backward")  # fmt: skip
 def _fused_backward(p: Program, a: Args) -> tuple[Value | None, ...]:
     """Gradients of query, key and value: five products, the scores being computed again."""
-    grad, q, k, v = a.get("grad_out", a.get("grad_out_")), a["query"], a["key"], a["value"]
+    grad, q, k, v = a["grad_out" if "grad_out" in a else "grad_out_"], a["query"], a["key"], a["value"]
     low = p.low
     weights = low.softmax(low.matmul(q, k, transpose_b=True), -1, "softmax")
     back_v = low.matmul(weights, grad, transpose_a=True)
