@@ -16,7 +16,8 @@ from orchard.numerics.methods.registry import apply_methods, methods, parse_meth
 from orchard.numerics.surgery import calibrate, fisher, linears, logits, sequence_losses  # noqa: E402
 
 CHANGING = (
-    "rtn:bits=3", "rtn:bits=4,group=16", "gptq:bits=3,group=16", "gptq:bits=3,group=-1", "awq:bits=3,group=0",
+    "rtn:bits=3",
+    "leading-bits:bits=8,kept=3", "rtn:bits=4,group=16", "gptq:bits=3,group=16", "gptq:bits=3,group=-1", "awq:bits=3,group=0",
     "hqq:bits=3,group=32", "palettize:bits=2", "palettize:bits=3,group=4,scale=true", "palettize:bits=2,sensitive=true",
     "palettize:bits=4,vector=2",
     "dense-and-sparse:bits=3,group=32", "low-rank-correction:bits=3,group=32,rank=2", "prune:by=sparsegpt", "prune:by=wanda",

@@ -12,7 +12,7 @@ from orchard.numerics import calibrated, sparse
 from orchard.numerics.methods.base import SPARSE_FROM, Evidence, WeightNumeric
 from orchard.numerics.palette import palettize, vector_palette
 from orchard.numerics.surgery import zero_share
-from orchard.numerics.uniform import Grid, half_quadratic, round_to_nearest
+from orchard.numerics.uniform import Grid, half_quadratic, quantize, round_to_nearest
 from orchard.techniques.base import option
 
 BITS = "bits per weight"
@@ -37,6 +37,28 @@ class Rtn(WeightNumeric):
 
     def bits_per_weight(self) -> float:
         return self.grid.bits_per_weight
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeadingBits(WeightNumeric):
+    """The first `kept` bits of a weight stored in `bits`: what a draft reads of planes that both models share. The part that is not
+    read counts as its middle."""
+
+    name: ClassVar[str] = "leading-bits"
+    bits: int = option(8, "bits of the whole weight", least=3, most=8)
+    kept: int = option(3, "leading bits that are read", least=2, most=7)
+    group: int = option(0, GROUP, least=-1, most=4096)
+
+    def changed(self, name: str, weight: Tensor, evidence: Evidence) -> Tensor:  # noqa: ARG002 - data-free
+        if self.kept >= self.bits:
+            return round_to_nearest(weight, Grid(bits=self.bits, block=self.group))
+        found = quantize(weight, Grid(bits=self.bits, block=self.group))
+        step = 1 << (self.bits - self.kept)
+        middle = torch.floor(found.integers / step) * step + (step - 1) / 2
+        return (middle * found.scale).reshape(weight.shape)
+
+    def bits_per_weight(self) -> float:
+        return float(self.kept)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

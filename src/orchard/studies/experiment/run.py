@@ -138,7 +138,7 @@ def evaluate(experiment: Experiment, subject: Subject, cells: tuple[Cell, ...]) 
     from orchard.numerics.fixtures.catalog import one_thread
 
     with one_thread():
-        bench = _bench(subject, experiment.sequences)
+        bench = bench_of(subject, experiment.sequences)
         return [_one(experiment, subject, bench, cell) for cell in cells]
 
 
@@ -166,7 +166,7 @@ def _one(experiment: Experiment, subject: Subject, bench: Any, cell: Cell) -> Re
     )  # fmt: skip
 
 
-class _Bench:
+class Bench:
     """A model with the sequences it is scored on and what it answers uncompressed."""
 
     def __init__(self, model: Any, rows: Any, calibration: Callable[[int, int], Any], seed: int) -> None:
@@ -185,7 +185,7 @@ class _Bench:
 
 
 @lru_cache(maxsize=2)
-def _bench(subject: Subject, sequences: int) -> _Bench:
+def bench_of(subject: Subject, sequences: int) -> Bench:
     import torch
 
     from orchard.numerics.fixtures.catalog import model_of
@@ -199,14 +199,14 @@ def _bench(subject: Subject, sequences: int) -> _Bench:
         model = model_of(subject.fixture, seed=subject.seed, scale=subject.scale)  # type: ignore[arg-type]
         train, held = _data(subject)
     if callable(train):
-        return _Bench(model, held(sequences), train, subject.seed)
+        return Bench(model, held(sequences), train, subject.seed)
     first = None if subject.model else 0  # a fixture begins with token 0; another model's text is left as it is
     rows = torch.from_numpy(crops(held, sequences, LENGTH, seed=SCORING_SEED, first=first))
 
     def calibration(count: int, draw: int) -> Any:
         return torch.from_numpy(crops(train, count, LENGTH, seed=CALIBRATION_SEED + 1000 * draw, first=first))
 
-    return _Bench(model, rows, calibration, subject.seed)
+    return Bench(model, rows, calibration, subject.seed)
 
 
 def _data(subject: Subject) -> tuple[Any, Any]:
