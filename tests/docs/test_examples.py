@@ -18,7 +18,10 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python run\n(.*?)^```\n(?:```text out\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(r"`(orchard [a-z][^`\n]*)`")
 WHOLE = ("orchard chips", "orchard models", "orchard scenarios")
-OF_LATER = ("orchard technique audit", "orchard validate", "orchard calibrate", "orchard check-trace", "orchard experiment run")
+OF_LATER = (
+    "orchard technique audit", "orchard validate", "orchard calibrate", "orchard check-trace", "orchard experiment run",
+    "orchard propose",
+)  # fmt: skip
 """Commands that need longer than a page test may take, or files the reader has."""
 PLACEHOLDERS = {"CHIP", "MODEL", "NAME", "RUN", "FILE", "STUDY.yaml", "DIR"}
 FILE = re.compile(r"^```yaml\n# ([\w-]+\.yaml)\n(.*?)^```\n", re.MULTILINE | re.DOTALL)

@@ -268,6 +268,7 @@ OPTIONAL = (
     "orchard.app.technique_commands",
     "orchard.app.advise_command",
     "orchard.app.experiment_commands",
+    "orchard.app.propose_command",
 )
 """Commands with a module of their own: each has `register(app)`."""
 

@@ -18,7 +18,8 @@ ENTRY_POINTS = "orchard.numerics"
 """Group of entry points; each names a subclass of Numeric that passes orchard.numerics.contract.NumericContract."""
 OWN: tuple[type[Numeric], ...] = (
     weights.Rtn,
-    weights.LeadingBits, weights.Gptq, weights.Awq, weights.Hqq, weights.Palettize, weights.DenseAndSparse, weights.LowRankCorrection,
+    weights.LeadingBits, weights.Gptq, weights.Awq, weights.Hqq, weights.Palettize, weights.DenseAndSparse,
+    weights.LowRankCorrection,
     weights.Prune, weights.PruneNm, weights.LowRank,
     others.Rotation, others.Smooth, others.Activations, others.W8a8, others.W4a8, others.ActivationSparsity,
     others.LayerDrop, others.PruneStructured, others.KvQuant, others.SlidingWindow, others.KvEvict,

@@ -41,7 +41,8 @@ class Rtn(WeightNumeric):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LeadingBits(WeightNumeric):
-    """The first `kept` bits of a weight stored in `bits`: what a draft reads of planes that both models share. The part that is not
+    """The first `kept` bits of a weight stored in `bits`: what a draft reads of planes that both models share. The part
+    that is not
     read counts as its middle."""
 
     name: ClassVar[str] = "leading-bits"

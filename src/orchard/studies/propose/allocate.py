@@ -17,7 +17,8 @@ GAP = 1e-9
 
 @dataclass(frozen=True)
 class Allocation:
-    """`choice` [tensors]: which setting each has. `loss` is its sum, `bound` what no allocation can be below, `proved` that the two
+    """`choice` [tensors]: which setting each has. `loss` is its sum, `bound` what no allocation can be below, `proved`
+    that the two
     meet. `spent`: what it uses of each budget."""
 
     choice: tuple[int, ...]
@@ -28,10 +29,11 @@ class Allocation:
 
 
 def allocate(loss: Floats, costs: Sequence[Floats], budgets: Sequence[float]) -> Allocation:
-    """min sum loss[i, choice_i] with sum cost[i, choice_i] <= budget for each cost. Arrays are [tensors, settings]; a setting that
+    """min sum loss[i, choice_i] with sum cost[i, choice_i] <= budget for each cost. Arrays are [tensors, settings]; a
+    setting that
     a tensor cannot have is infinite. Raises StudyError where nothing fits."""
     from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import kron, identity, vstack, csr_array
+    from scipy.sparse import csr_array, identity, kron, vstack
 
     tensors, settings = loss.shape
     allowed = np.isfinite(loss)
@@ -39,10 +41,13 @@ def allocate(loss: Floats, costs: Sequence[Floats], budgets: Sequence[float]) ->
     one = kron(identity(tensors), np.ones((1, settings)))
     rows = [csr_array(one)] + [csr_array(np.where(allowed, c, 0.0).reshape(1, -1) / b) for c, b in zip(costs, budgets)]
     limits = LinearConstraint(
-        vstack(rows), np.r_[np.ones(tensors), np.full(len(costs), -np.inf)], np.r_[np.ones(tensors), np.ones(len(costs))]
+        vstack(rows),
+        np.r_[np.ones(tensors), np.full(len(costs), -np.inf)],
+        np.r_[np.ones(tensors), np.ones(len(costs))],
     )
     found = milp(
-        np.where(allowed, loss, 0.0).ravel() / scale, integrality=np.ones(loss.size), bounds=Bounds(0, allowed.ravel().astype(float)),
+        np.where(allowed, loss, 0.0).ravel() / scale, integrality=np.ones(loss.size, dtype=np.int64), bounds=Bounds(0,
+        allowed.ravel().astype(float)),
         constraints=limits, options={"time_limit": TIME_LIMIT_S, "mip_rel_gap": GAP},
     )  # fmt: skip
     if found.x is None:
@@ -56,7 +61,8 @@ def allocate(loss: Floats, costs: Sequence[Floats], budgets: Sequence[float]) ->
 
 
 def greedy(loss: Floats, cost: Floats, budget: float) -> tuple[int, ...]:
-    """From the cheapest setting of each tensor, the upgrade with most loss saved per cost, while it fits: what sensitivity tables are
+    """From the cheapest setting of each tensor, the upgrade with most loss saved per cost, while it fits: what sensitivity
+    tables are
     usually used for. Ties go to the first tensor."""
     choice = [int(c) for c in cost.argmin(axis=1)]
     spent = float(sum(cost[i, c] for i, c in enumerate(choice)))

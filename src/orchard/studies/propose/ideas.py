@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from orchard.studies.propose import allocate, joint
 from orchard.studies.propose.evidence import Evidence, interval, rank_correlation
-from orchard.studies.propose.pricing import KINDS, Device
+from orchard.studies.propose.pricing import DRAFTED, KINDS, Device
 from orchard.studies.propose.sheet import Falsifier, Figure, Sheet, figure
 
 Floats = NDArray[np.float64]
@@ -46,21 +46,31 @@ def verify_aware_bits(s: Setting) -> Sheet:
         plain = min(p.seconds for p in able if p.bits == fewest and not p.draft_bits)
         leaves.append(winner.bits > fewest)
         lines.append(f"{d.chip} {d.engine}: {winner.describe()}, {plain / winner.seconds:.2f}x plain {fewest}-bit")
-        figures.append(figure(f"gain over plain {fewest} bits, {d.chip} {d.engine}", plain / winner.seconds, "x", "estimate"))
+        figures.append(
+            figure(f"gain over plain {fewest} bits, {d.chip} {d.engine}", plain / winner.seconds, "x", "estimate")
+        )
     return Sheet(
-        id="I1", title="Choose weight bits and drafted tokens together", origin="brief",
-        hypothesis="Within a loss of 0.02 nats the fastest single stream often has more bits and a draft, not the fewest bits alone, since "
+        id="I1",
+        title="Choose weight bits and drafted tokens together",
+        origin="brief",
+        hypothesis="Within a loss of 0.02 nats the fastest single stream often has more bits and a draft, not the "
+        "fewest bits alone, since "
         "verification of r rows costs less, in passes, the more bits a pass reads.",
         formula="T(b, g, b_d) = (g t(b_d, 1) + t(b, g+1)) / E(a(b, b_d), g), E = (1 - a^(g+1)) / (1 - a)",
         prediction="; ".join(lines),
-        experiment=f"Acceptance and loss on {s.seen.label}; times of {s.model} from the performance model, every pair of bits and 1 to 8 tokens.",
+        experiment=f"Acceptance and loss on {s.seen.label}; times of {s.model} from the performance model, every pair "
+        f"of bits and 1 to 8 tokens.",
         result=f"the optimum has more than the fewest bits on {sum(leaves)} of {len(leaves)} devices",
         falsifiers=(
-            Falsifier(text="on at least three devices the optimum never leaves the fewest bits", found=f"{sum(leaves)} of {len(leaves)} leave",
-                      struck=None if len(leaves) < 3 else not any(leaves)),
+            Falsifier(
+                text="on at least three devices the optimum never leaves the fewest bits",
+                found=f"{sum(leaves)} of {len(leaves)} leave",
+                struck=None if len(leaves) < 3 else not any(leaves),
+            ),
         ),
-        figures=tuple(figures), scale=LARGEST,
-    )  # fmt: skip
+        figures=tuple(figures),
+        scale=LARGEST,
+    )
 
 
 def lut_budget(s: Setting) -> Sheet:
@@ -78,25 +88,36 @@ def lut_budget(s: Setting) -> Sheet:
         )
         gains.append(1 - float(mixed.mean()) / float(even.mean()))
         low, high = interval(even - mixed)
-        lines.append(f"at the tables of one per {level} channels ({budget:.0f}): loss {even.mean():.4f} even, {mixed.mean():.4f} by "
-                     f"sensitivity; difference {low:.4f} to {high:.4f}")  # fmt: skip
+        lines.append(
+            f"at the tables of one per {level} channels ({budget:.0f}): loss {even.mean():.4f} even, "
+            f"{mixed.mean():.4f} by "
+            f"sensitivity; difference {low:.4f} to {high:.4f}"
+        )
         figures += [
             figure(f"loss saved at {budget:.0f} tables", gains[-1], "share", "measurement"),
             figure(f"loss of the allocation at {budget:.0f} tables, added up", found.loss, "nats/token", "estimate"),
             figure(f"least that any allocation can have at {budget:.0f} tables", found.bound, "nats/token", "bound"),
         ]
     return Sheet(
-        id="I3", title="Spend palette tables where they help", origin="brief",
-        hypothesis="Tables are free on the Neural Engine until they take as long as the stream; that budget should go to sensitive tensors.",
+        id="I3",
+        title="Spend palette tables where they help",
+        origin="brief",
+        hypothesis="Tables are free on the Neural Engine until they take as long as the stream; that budget should go "
+        "to sensitive tensors.",
         formula="min sum dL_i(G_i) subject to sum o_i / G_i <= budget, 3-bit palettes, proved by mixed-integer programming",
         prediction="an allocation by sensitivity loses at least 5 % less than the same number of tables spread evenly",
         experiment=f"Sensitivities on {s.seen.label}; both allocations applied to {s.fresh.label}.",
         result="; ".join(lines),
         falsifiers=(
-            Falsifier(text="the allocation gains less than 5 % of the loss at equal tables", found=f"gains {_percents(gains)}", struck=max(gains) < 0.05),
+            Falsifier(
+                text="the allocation gains less than 5 % of the loss at equal tables",
+                found=f"gains {_percents(gains)}",
+                struck=max(gains) < 0.05,
+            ),
         ),
-        figures=tuple(figures), scale=LARGEST,
-    )  # fmt: skip
+        figures=tuple(figures),
+        scale=LARGEST,
+    )
 
 
 def _percents(values: Sequence[float]) -> str:
@@ -118,23 +139,35 @@ def one_copy(s: Setting) -> Sheet:
     extra = losses[both] - min(losses["palettize:bits=4"], losses["gptq:bits=4,group=64"])
     dropped = min(losses[table], losses[grid])
     return Sheet(
-        id="I4", title="One copy of the weights for two engines", origin="brief",
-        hypothesis="A table per channel whose entries lie on an even grid reads as a palette on the Neural Engine and as integers on the "
+        id="I4",
+        title="One copy of the weights for two engines",
+        origin="brief",
+        hypothesis="A table per channel whose entries lie on an even grid reads as a palette on the Neural Engine and "
+        "as integers on the "
         "GPU, so that prefill on one and decoding on the other keep one copy of the weights.",
         formula="capacity B instead of 2 B; loss d = L(table restricted to a grid) - min(L(table), L(blocks))",
         prediction="at 4 bits the restriction costs less than what equal capacity costs otherwise: each copy at 3 bits or fewer",
         experiment=f"4 bits per channel on an even grid against the best 3-bit table and grid, on {s.fresh.label}.",
-        result=f"restricted {losses[both]:.4f}, 0.0 would be lossless; {extra:.4f} over the better free 4-bit format; "
+        result=f"restricted {losses[both]:.4f}, {extra:.4f} over the better free 4-bit format; "
         f"the better 3-bit copy {dropped:.4f} nats per token",
         falsifiers=(
-            Falsifier(text="the restricted format loses more than dropping each copy to 3 bits", found=f"{losses[both]:.4f} against {dropped:.4f}",
-                      struck=losses[both] >= dropped),
-            Falsifier(text="the compiler of the Neural Engine packs the weights again for itself", found="needs a device", struck=None),
+            Falsifier(
+                text="the restricted format loses more than dropping each copy to 3 bits",
+                found=f"{losses[both]:.4f} against {dropped:.4f}",
+                struck=losses[both] >= dropped,
+            ),
+            Falsifier(
+                text="the compiler of the Neural Engine packs the weights again for itself",
+                found="needs a device",
+                struck=None,
+            ),
         ),
-        figures=(figure("loss of the restricted format", losses[both], "nats/token", "measurement"),
-                 figure("loss of the better 3-bit copy", dropped, "nats/token", "measurement")),
+        figures=(
+            figure("loss of the restricted format", losses[both], "nats/token", "measurement"),
+            figure("loss of the better 3-bit copy", dropped, "nats/token", "measurement"),
+        ),
         scale=LARGEST,
-    )  # fmt: skip
+    )
 
 
 def switch(s: Setting) -> Sheet:
@@ -147,22 +180,37 @@ def switch(s: Setting) -> Sheet:
         known, guessed = _switch_gains(won, speculating, sparse)
         oracle.append(known)
         real.append(guessed)
-        lines.append(f"{d.chip} {d.engine}: knowing each round {known * 100:.1f} %, guessing from the last {guessed * 100:.1f} %")
+        lines.append(
+            f"{d.chip} {d.engine}: knowing each round {known * 100:.1f} %, guessing from the last {guessed * 100:.1f} %"
+        )
         figures.append(figure(f"gain of guessing, {d.chip} {d.engine}", guessed, "share", "estimate"))
     figures.append(figure("correlation of neighbouring rounds", joint.lag_one(won), "1", "measurement"))
     return Sheet(
-        id="I9", title="Switch between speculation and skipped inputs", origin="brief",
-        hypothesis="Skipped inputs and speculation exclude each other within a pass, so choosing per round by expected acceptance beats both.",
+        id="I9",
+        title="Switch between speculation and skipped inputs",
+        origin="brief",
+        hypothesis="Skipped inputs and speculation exclude each other within a pass, so choosing per round by expected "
+        "acceptance beats both.",
         formula="time of a round = min(g c + v(g+1), w (1 - s)) for the w tokens it wins",
         prediction="little: acceptance hardly depends on the last round",
-        experiment=f"Rounds of two tokens drafted at 3 bits for 8 bits, sampled from {s.seen.label}; the rule is set on half of the streams.",
+        experiment=f"Rounds of two tokens drafted at 3 bits for 8 bits, sampled from {s.seen.label}; the rule is set "
+        f"on half of the streams.",
         result="; ".join(lines) + f"; neighbouring rounds correlate by {joint.lag_one(won):.2f}",
         falsifiers=(
-            Falsifier(text="even knowing each round gains less than 5 % over the better fixed choice", found=_percents(oracle), struck=max(oracle) < 0.05),
-            Falsifier(text="a rule that looks at the last round gains less than 5 %", found=_percents(real), struck=max(real) < 0.05),
+            Falsifier(
+                text="even knowing each round gains less than 5 % over the better fixed choice",
+                found=_percents(oracle),
+                struck=max(oracle) < 0.05,
+            ),
+            Falsifier(
+                text="a rule that looks at the last round gains less than 5 %",
+                found=_percents(real),
+                struck=max(real) < 0.05,
+            ),
         ),
-        figures=tuple(figures), scale=LARGEST,
-    )  # fmt: skip
+        figures=tuple(figures),
+        scale=LARGEST,
+    )
 
 
 def _won(evidence: Evidence, *, rounds: int = 24, streams: int = 32) -> np.ndarray:
@@ -170,7 +218,9 @@ def _won(evidence: Evidence, *, rounds: int = 24, streams: int = 32) -> np.ndarr
     from orchard.numerics.speculation import sampler, speculate
 
     target, draft = evidence.changed("gptq:bits=8,group=64"), evidence.changed(joint.DRAFTS[3])
-    found = speculate(sampler(target), sampler(draft), evidence.bench.rows[:streams, :32], tokens=2, rounds=rounds, seed=1)
+    found = speculate(
+        sampler(target), sampler(draft), evidence.bench.rows[:streams, :32], tokens=2, rounds=rounds, seed=1
+    )
     return found.won.numpy()
 
 
@@ -204,31 +254,53 @@ def free_bits(s: Setting) -> Sheet:
         confirmed.append(1 - float(taken.mean()) / float(kept.mean()))
         low, high = interval(kept - taken)
         proof = "proved" if by_bytes.proved and by_time.proved else "not proved"
-        lines.append(f"{d.chip} {d.engine}: rank correlation {ranks[-1]:.2f}, predicted loss -{gains[-1] * 100:.1f} % at equal time ({proof}), "
-                     f"on fresh text and seed -{confirmed[-1] * 100:.1f} % (difference {low:.4f} to {high:.4f} nats)")  # fmt: skip
+        lines.append(
+            f"{d.chip} {d.engine}: rank correlation {ranks[-1]:.2f}, predicted loss -{gains[-1] * 100:.1f} % "
+            f"at equal time ({proof}), "
+            f"on fresh text and seed -{confirmed[-1] * 100:.1f} % (difference {low:.4f} to "
+            f"{high:.4f} nats)"
+        )
         figures += [
             figure(f"loss by bytes, {d.chip} {d.engine}", float(kept.mean()), "nats/token", "measurement"),
             figure(f"loss by time, {d.chip} {d.engine}", float(taken.mean()), "nats/token", "measurement"),
-            figure(f"least loss of any allocation within the time, {d.chip} {d.engine}", by_time.bound, "nats/token", "bound"),
+            figure(
+                f"least loss of any allocation within the time, {d.chip} {d.engine}",
+                by_time.bound,
+                "nats/token",
+                "bound",
+            ),
         ]
     same = all(r > 0.95 for r in ranks)
     return Sheet(
-        id="I11", title="Bits by latency sensitivity", origin="brief",
-        hypothesis="Some tensors cost no time per bit (launch-bound, small); giving them bits is free, so an allocation by loss per second "
+        id="I11",
+        title="Bits by latency sensitivity",
+        origin="brief",
+        hypothesis="Some tensors cost no time per bit (launch-bound, small); giving them bits is free, so an "
+        "allocation by loss per second "
         "beats one by loss per byte.",
-        formula="min sum dL_i(b_i) subject to sum t_i(b_i) <= T, against the same with bytes; both proved by mixed-integer programming",
+        formula="min sum dL_i(b_i) subject to sum t_i(b_i) <= T, against the same with bytes; both proved by "
+        "mixed-integer programming",
         prediction="; ".join(f"{d.chip} {d.engine}: {g * 100:.1f} %" for d, g in zip(s.devices, gains)),
-        experiment=f"Sensitivity of every product at {', '.join(settings)} bits on {s.seen.label}, layers of {s.model} standing for those at the same "
+        experiment=f"Sensitivity of every product at {', '.join(settings)} bits on {s.seen.label}, layers of {s.model} "
+        f"standing for those at the same "
         f"depth; both allocations at the same predicted time on {s.fresh.label}.",
         result="; ".join(lines),
         falsifiers=(
-            Falsifier(text="the two allocations rank tensors alike (correlation above 0.95) on every device",
-                      found=", ".join(f"{r:.2f}" for r in ranks), struck=same),
-            Falsifier(text="the gain in loss at equal time is below 1 % on every device, as predicted and as measured on fresh text",
-                      found=f"predicted {_percents(gains)}; measured {_percents(confirmed)}", struck=max(confirmed) < LEAST_GAIN),
+            Falsifier(
+                text="the two allocations rank tensors alike (correlation above 0.95) on every device",
+                found=", ".join(f"{r:.2f}" for r in ranks),
+                struck=same,
+            ),
+            Falsifier(
+                text="the gain in loss at equal time is below 1 % on every device, as predicted and as measured "
+                "on fresh text",
+                found=f"predicted {_percents(gains)}; measured {_percents(confirmed)}",
+                struck=max(confirmed) < LEAST_GAIN,
+            ),
         ),
-        figures=tuple(figures), scale=LARGEST,
-    )  # fmt: skip
+        figures=tuple(figures),
+        scale=LARGEST,
+    )
 
 
 def _shares(device: Device, names: Sequence[str], index: int) -> Floats:
@@ -248,27 +320,42 @@ def bit_planes(s: Setting) -> Sheet:
     """I12: the draft reads the leading bits of the target's weights."""
     nested, own, whole = "leading-bits:bits=8,kept=3", "rtn:bits=3", "rtn:bits=8"
     a_nested, a_own = (s.fresh.acceptance(whole, d) for d in (nested, own))
-    lines, figures = [], []
-    for d in s.gpus:
-        times = {g: (g * d.one[3] + d.rows[8, g + 1]) / joint.time_per_token(d, 8, 3, g, a_nested) for g in (1, 2, 4, 8)}
-        gain = max(d.one[8] / joint.time_per_token(d, 8, 3, g, a_nested) for g in times)
-        lines.append(f"{d.chip} {d.engine} {gain:.2f}x over plain 8 bits")
-        figures.append(figure(f"gain over plain 8 bits, {d.chip} {d.engine}", gain, "x", "estimate"))
-    figures += [figure("acceptance of leading bits", a_nested, "1", "measurement"), figure("acceptance of 3 bits of its own", a_own, "1", "measurement")]
+    gains = {
+        f"{d.chip} {d.engine}": max(d.one[8] / joint.time_per_token(d, 8, 3, g, a_nested) for g in DRAFTED)
+        for d in s.gpus
+    }
+    lines = [f"{name} {gain:.2f}x over plain 8 bits" for name, gain in gains.items()]
+    figures = [figure(f"gain over plain 8 bits, {name}", gain, "x", "estimate") for name, gain in gains.items()]
+    figures += [
+        figure("acceptance of leading bits", a_nested, "1", "measurement"),
+        figure("acceptance of 3 bits of its own", a_own, "1", "measurement"),
+    ]
     return Sheet(
-        id="I12", title="Speculation from the leading bits of the weights", origin="brief",
-        hypothesis="A plane of the 3 leading bits drafts for the 8-bit sum of both planes: speculation without a byte of capacity.",
+        id="I12",
+        title="Speculation from the leading bits of the weights",
+        origin="brief",
+        hypothesis="A plane of the 3 leading bits drafts for the 8-bit sum of both planes: speculation without a byte "
+        "of capacity.",
         formula="c = 3/8 of the bytes; S = E(a, g) / (g c + v(g+1))",
         prediction="; ".join(lines),
         experiment=f"Acceptance of nested against independent 3 bits for the 8-bit model on {s.fresh.label}.",
         result=f"acceptance {a_nested:.3f} nested, {a_own:.3f} independent",
         falsifiers=(
-            Falsifier(text="nesting lowers acceptance by more than 0.1", found=f"by {a_own - a_nested:.3f}", struck=a_own - a_nested > 0.1),
-            Falsifier(text="no priced device gains from it", found="; ".join(lines), struck=not any("1." in x or "2." in x for x in lines)),
-            Falsifier(text="reading planes apart loses more than a fifth of the bandwidth", found="needs a device", struck=None),
+            Falsifier(
+                text="nesting lowers acceptance by more than 0.1",
+                found=f"by {a_own - a_nested:.3f}",
+                struck=a_own - a_nested > 0.1,
+            ),
+            Falsifier(text="no priced device gains from it", found="; ".join(lines), struck=max(gains.values()) <= 1),
+            Falsifier(
+                text="reading planes apart loses more than a fifth of the bandwidth",
+                found="needs a device",
+                struck=None,
+            ),
         ),
-        figures=tuple(figures), scale=LARGEST,
-    )  # fmt: skip
+        figures=tuple(figures),
+        scale=LARGEST,
+    )
 
 
 def found_by_search(s: Setting) -> list[Sheet]:
@@ -289,23 +376,38 @@ def _searched(s: Setting, d: Device, found: list[joint.Point], floor: float) -> 
     loss, gain = again["loss"], alone["seconds"] / again["seconds"]
     low, high = again["low"], again["high"]
     figures: tuple[Figure, ...] = (
-        figure("predicted gain", single.seconds / winner.seconds, "x", "estimate"), figure("gain with fresh acceptance", gain, "x", "estimate"),
-        figure("predicted loss", winner.loss, "nats/token", "estimate"), figure("loss on fresh text and seed", loss, "nats/token", "measurement"),
-    )  # fmt: skip
+        figure("predicted gain", single.seconds / winner.seconds, "x", "estimate"),
+        figure("gain with fresh acceptance", gain, "x", "estimate"),
+        figure("predicted loss", winner.loss, "nats/token", "estimate"),
+        figure("loss on fresh text and seed", loss, "nats/token", "measurement"),
+    )
     return Sheet(
-        id=f"J-{d.chip}-{d.engine}", title=f"{winner.describe()} on the {d.engine} of {d.chip}", origin="search",
-        hypothesis=f"Within a loss of {floor} nats, {winner.describe()} is faster on {d.chip} than any single technique ({single.describe()}).",
-        formula="T = (g t(b_d, 1) + t(b, g+1)) / E(a, g); losses of parts added",
-        prediction=f"{single.seconds / winner.seconds:.2f}x: {winner.seconds * 1e3:.2f} against {single.seconds * 1e3:.2f} ms per token of {s.model}; "
+        id=f"J-{d.chip}-{d.engine}",
+        title=f"{winner.describe()} on the {d.engine} of {d.chip}",
+        origin="search",
+        hypothesis=f"Within a loss of {floor} nats, {winner.describe()} is faster on {d.chip} than any single "
+        f"technique ({single.describe()}).",
+        formula="T = (g t(b_d, 1) + t(b, g+1)) / E(a, g); losses of parts added; the draft needs capacity of its own",
+        prediction=f"{single.seconds / winner.seconds:.2f}x: {winner.seconds * 1e3:.2f} against "
+        f"{single.seconds * 1e3:.2f} ms per token of {s.model}; "
         f"loss {winner.loss:.4f}",
         experiment=f"{len(found)} combinations priced; found on {s.seen.label}; confirmed on {s.fresh.label}.",
         result=f"{gain:.2f}x with the acceptance found there; loss {loss:.4f} ({low:.4f} to {high:.4f})",
         falsifiers=(
-            Falsifier(text="on fresh text and another seed the gain over the best single technique is below 5 %", found=f"{gain:.2f}x", struck=gain < 1.05),
-            Falsifier(text=f"the loss there is above {floor} nats by more than its interval", found=f"{loss:.4f} ({low:.4f} to {high:.4f})", struck=low > floor),
+            Falsifier(
+                text="on fresh text and another seed the gain over the best single technique is below 5 %",
+                found=f"{gain:.2f}x",
+                struck=gain < 1.05,
+            ),
+            Falsifier(
+                text=f"the loss there is above {floor} nats by more than its interval",
+                found=f"{loss:.4f} ({low:.4f} to {high:.4f})",
+                struck=low > floor,
+            ),
         ),
-        figures=figures, scale=LARGEST,
-    )  # fmt: skip
+        figures=figures,
+        scale=LARGEST,
+    )
 
 
 def _confirmed(s: Setting, d: Device, p: joint.Point) -> dict[str, float]:

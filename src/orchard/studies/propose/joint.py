@@ -55,7 +55,7 @@ class Point:
         out = f"{self.bits}-bit weights"
         if self.draft_bits:
             out += f", {self.drafted} tokens drafted by the model at {self.draft_bits} bits (acceptance {self.acceptance:.2f})"
-        return out + (f", a quarter of inputs skipped" if self.sparsity else "")
+        return out + (", a quarter of inputs skipped" if self.sparsity else "")
 
 
 def points(device: Device, evidence: Evidence) -> list[Point]:
@@ -69,7 +69,17 @@ def points(device: Device, evidence: Evidence) -> list[Point]:
                 continue
             extra = evidence.mean_loss(text)
             alone = device.sparse[bits] if sparsity else device.one[bits]
-            out.append(Point(bits=bits, draft_bits=0, drafted=0, sparsity=sparsity, acceptance=0.0, seconds=alone, loss=base + extra))
+            out.append(
+                Point(
+                    bits=bits,
+                    draft_bits=0,
+                    drafted=0,
+                    sparsity=sparsity,
+                    acceptance=0.0,
+                    seconds=alone,
+                    loss=base + extra,
+                )
+            )
             if sparsity:
                 continue  # rows of a verification pass are not zero together: 1 - s^r of the inputs are read
             out += _drafting(device, evidence, bits, weights, base)
@@ -86,7 +96,17 @@ def _drafting(device: Device, evidence: Evidence, bits: int, weights: str, loss:
             if (bits, drafted + 1) not in device.rows:
                 continue
             seconds = time_per_token(device, bits, draft_bits, drafted, acceptance)
-            out.append(Point(bits=bits, draft_bits=draft_bits, drafted=drafted, sparsity=0.0, acceptance=acceptance, seconds=seconds, loss=loss))
+            out.append(
+                Point(
+                    bits=bits,
+                    draft_bits=draft_bits,
+                    drafted=drafted,
+                    sparsity=0.0,
+                    acceptance=acceptance,
+                    seconds=seconds,
+                    loss=loss,
+                )
+            )
     return out
 
 

@@ -22,7 +22,8 @@ KINDS = ("q", "k", "v", "o", "gate", "up", "down")
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """Seconds of a decode pass. `one`: by bits; `rows`: by (bits, rows) for verification, empty where the engine verifies nothing;
+    """Seconds of a decode pass. `one`: by bits; `rows`: by (bits, rows) for verification, empty where the engine verifies
+    nothing;
     `products`: seconds and bytes by kind and bits, all layers together; `sparse`: at a quarter of the inputs skipped, by bits."""
 
     chip: str
@@ -59,7 +60,8 @@ def price(model: str, chip: str, engine: str, *, depth: int = 0, speculation: bo
         if engine == "ane" or not speculation:
             continue
         for drafted in DRAFTED:
-            look = f"prompt-lookup:tokens={drafted},match=1,acceptance=0"  # every round verifies and wins one token: its time is the pass
+            # every round verifies and wins one token: its time is that of the pass
+            look = f"prompt-lookup:tokens={drafted},match=1,acceptance=0"
             rows[bits, drafted + 1] = _seconds(model, chip, engine, [*apply, look], depth)
         sparse[bits] = _seconds(model, chip, engine, [*apply, "activation-sparsity:sparsity=0.25"], depth)
     return Device(chip=chip, engine=engine, one=one, rows=rows, products=products, sparse=sparse)
@@ -70,7 +72,9 @@ def _seconds(model: str, chip: str, engine: str, apply: list[str], depth: int) -
     return found.phases["decode"].latency_s
 
 
-def _pass(model: str, chip: str, engine: str, apply: list[str], depth: int) -> tuple[dict[str, tuple[float, float]], float]:
+def _pass(
+    model: str, chip: str, engine: str, apply: list[str], depth: int
+) -> tuple[dict[str, tuple[float, float]], float]:
     found = predict(model, chip=chip, engine=engine, apply=apply, weights="f16", prompt=64, generate=1, depth=depth)
     phase = found.phases.get("decode")
     if phase is None:
@@ -82,5 +86,7 @@ def _pass(model: str, chip: str, engine: str, apply: list[str], depth: int) -> t
             kinds[kernel.name] = seconds + kernel.seconds, size + kernel.bytes
     if set(kinds) != set(KINDS):
         missing = [k for k in KINDS if k not in kinds]
-        raise StudyError(f"{model}: has no products {', '.join(missing)}; ideas are priced for layers of q, k, v, o, gate, up, down")
+        raise StudyError(
+            f"{model}: has no products {', '.join(missing)}; ideas are priced for layers of q, k, v, o, gate, up, down"
+        )
     return kinds, phase.latency_s
