@@ -60,7 +60,8 @@ def propose(
     told: Callable[[str], None] | None = None,
 ) -> Proposal:
     """Ideas for a model on chips. `seeds`: training seeds of the model the search sees and of the one that confirms.
-    `budget_nats` keeps only points of the fronts that lose no more. Raises OrchardError for chips and models that cannot be priced."""
+    `budget_nats` keeps only points of the fronts that lose no more. Raises OrchardError for chips and models
+    that cannot be priced."""
     say = told or (lambda _text: None)
     devices = _devices(model, chips, engines, depth, say)
     seen, fresh = (
