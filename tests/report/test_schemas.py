@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,7 @@ COMMANDS = {
     "map --fuse": ("map", "attention:h=2,m=64,p=64,e=16", "--fuse", "--arch", "A64"),
     "lint": ("lint", "qwen3-0.6b", "--chip", "m4"),
     "advise": ("advise", "resnet18", "--chip", "a16", "--goal", "latency<0.1ms"),
+    "report": ("report", "resnet18", "--chip", "m1", "-o", os.devnull, "--format", "md"),
     "place": ("place", "whisper-tiny", "--chip", "a17pro"),
     "place, language model": ("place", "qwen3-0.6b", "--chip", "m4", "--objective", "energy", "--engines", "gpu,ane"),
     "place, one engine": ("place", "resnet50", "--chip", "m4", "--engines", "ane"),

@@ -269,6 +269,7 @@ OPTIONAL = (
     "orchard.app.advise_command",
     "orchard.app.experiment_commands",
     "orchard.app.propose_command",
+    "orchard.app.report_command",
 )
 """Commands with a module of their own: each has `register(app)`."""
 

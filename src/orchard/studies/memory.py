@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -63,6 +63,11 @@ def _weights(graph: Graph) -> int:
     return _remember(graph, "weights", lambda: weight_bytes(graph))  # type: ignore[no-any-return]
 
 
+def state_bytes(graph: Graph, bindings: Mapping[str, int]) -> float:
+    """Bytes of caches and recurrent states at these sizes."""
+    return sum(_state_bytes(graph, tuple(sorted(bindings.items()))))
+
+
 def _state_bytes(graph: Graph, bindings: tuple[tuple[str, int], ...]) -> list[float]:
     def compute() -> list[float]:
         bound = dict(bindings)
@@ -78,7 +83,12 @@ def _activation_peak(graph: Graph, bindings: tuple[tuple[str, int], ...]) -> flo
 
 
 def live_peak(graph: Graph, bindings: Mapping[str, int]) -> float:
-    """Largest sum of activation bytes alive at once when ops run in program order and free what nobody reads again.
+    """Largest sum of activation bytes alive at once when ops run in program order and free what nobody reads again."""
+    return max(live_bytes(graph, bindings), default=0.0)
+
+
+def live_bytes(graph: Graph, bindings: Mapping[str, int]) -> Iterator[float]:
+    """Activation bytes alive while each op runs, in program order.
 
     Views share their operand's storage, updated states live in the cache, and attention scores between `pairs` ops stay on
     chip (fused attention), so none of these counts.
@@ -90,7 +100,7 @@ def live_peak(graph: Graph, bindings: Mapping[str, int]) -> float:
         end = max(last.get(n, index) for n in op.outputs) if op.kind == "view" else index
         for name in op.inputs:
             last[name] = max(last.get(name, 0), end)
-    alive = peak = 0.0
+    alive = 0.0
     sizes: dict[str, float] = {}
     known: dict[Any, float] = {}
     ends: dict[int, list[str]] = {}
@@ -109,10 +119,9 @@ def live_peak(graph: Graph, bindings: Mapping[str, int]) -> float:
             sizes[name] = known[key]
             alive += sizes[name]
             ends.setdefault(last.get(name, index), []).append(name)
-        peak = max(peak, alive)
+        yield alive
         for name in ends.pop(index, ()):
             alive -= sizes[name]
-    return peak
 
 
 def _remember(graph: Graph, what: str, compute: Any) -> Any:
@@ -127,4 +136,4 @@ def _remember(graph: Graph, what: str, compute: Any) -> Any:
     return found[1]
 
 
-__all__ = ["Memory", "live_peak", "memory_limit", "memory_need"]
+__all__ = ["Memory", "live_bytes", "live_peak", "memory_limit", "memory_need", "state_bytes"]

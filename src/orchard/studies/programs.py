@@ -174,11 +174,11 @@ def program_of(
 def execution_order(count: NDArray[np.int64]) -> NDArray[np.intp]:
     """Row of each launch in order, for rows that stand for `count` equal kernels.
 
-    Lowering merges equal kernels of all layers, so the order is rebuilt: rows before the first of the most frequent kind run
-    first, rows after the last of it run last, and copies of the rest are spread evenly over the layers between.
+    Lowering merges equal kernels of all layers, so the order is rebuilt: rows before the first that repeats run first, rows
+    after the last of them run last, and copies of the rest are spread evenly over the layers between.
     """
     most = int(count.max(initial=1))
-    frequent = np.flatnonzero(count == most)
+    frequent = np.flatnonzero(count > 1) if most > 1 else np.arange(count.size)
     first, last = int(frequent[0]), int(frequent[-1])
     rows = np.repeat(np.arange(count.size), count)
     copy = np.concatenate([np.arange(n) for n in count]) if count.size else np.zeros(0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from orchard.search.pareto import front, hypervolume
 from orchard.studies.errors import StudyError
@@ -46,6 +47,26 @@ class Comparison:
     best: Mapping[str, tuple[float, float]]
     covered: tuple[float, float]
     hypervolume: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class RunFront:
+    """The stored designs of a run that are feasible, and the places of those on its front."""
+
+    study: Study
+    manifest: Mapping[str, Any]
+    rows: Rows
+    front: NDArray[np.int64]
+
+
+def read_front(folder: Path) -> RunFront:
+    """Raises StudyError where the folder holds no run, or none of its designs is feasible."""
+    study, store = open_run(folder)
+    found = store.query('SELECT * FROM designs WHERE feasible ORDER BY "index"') if store.finished() else {}
+    rows = {name: np.asarray(column) for name, column in found.items() if not name.startswith("_")}
+    if not rows or not len(rows["index"]):
+        raise StudyError(f"{folder}: no design of this run is feasible, or none is finished")
+    return RunFront(study, store.manifest(), rows, np.asarray(front(objective_values(study, rows)), dtype=np.int64))
 
 
 def list_runs(root: Path) -> list[RunSummary]:
