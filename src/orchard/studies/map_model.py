@@ -11,7 +11,7 @@ A mapping that takes longer than the estimate is reported, not hidden: then the 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
@@ -238,12 +238,6 @@ class _Machines:
     def notes(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(n for m in self._made.values() for n in m.notes))
 
-    @property
-    def on_chip_bytes(self) -> float:
-        """What the largest memory inside the machine holds."""
-        sizes = [level.words_for("I") or 0 for level in self.main.levels[1:]]
-        return max(sizes, default=0) * self.main.word_bits / 8
-
     def of(self, bits: int, density: float) -> Architecture:
         """Masked MACs are skipped: the rest runs at the same rate, so all of them appear to run faster and cost less."""
         if self.arch is not None:
@@ -253,11 +247,40 @@ class _Machines:
             if bits not in self._made:
                 self._made[bits] = engine_machine(self.soc, self.engine, bits)
             found = self._made[bits].arch
-        if density >= 1.0:
-            return found
-        leaf = found.compute
-        thinner = replace(leaf, macs_per_cycle=leaf.macs_per_cycle / density, energy_pj=leaf.energy_pj * density)
-        return replace(found, compute=thinner)
+        return thinned(found, density)
+
+
+def thinned(arch: Architecture, density: float) -> Architecture:
+    """The machine for products of which only a share of the MACs is needed."""
+    if density >= 1.0:
+        return arch
+    leaf = arch.compute
+    thinner = replace(leaf, macs_per_cycle=leaf.macs_per_cycle / density, energy_pj=leaf.energy_pj * density)
+    return replace(arch, compute=thinner)
+
+
+def on_chip_bytes(arch: Architecture) -> float:
+    """What the largest memory inside the machine holds."""
+    sizes = [level.words_for("I") or 0 for level in arch.levels[1:]]
+    return max(sizes, default=0) * arch.word_bits / 8
+
+
+def products_of(graph: Graph, soc: SoC | None, on_chip: float) -> Products:
+    """The products of a graph on a chip (None: a described accelerator); weights stay where all fit in its SLC."""
+    cache = soc.get("slc.size") if soc is not None else None
+    weights = weight_bytes(graph) if cache else float("inf")
+    return Products(graph, on_chip, weights_stay=weights <= (cache or 0.0))
+
+
+def parts_of(
+    products: Products, kernel: Kernel, calls: Sequence[Call], *, int8: bool
+) -> Iterator[tuple[Part, int, float]]:
+    """(product, bits of the arithmetic, runs in the phase) of every product inside a kernel, call by call. `int8`: low-bit
+    weights multiply in 8 bits."""
+    low = int8 and kernel.format not in ("", "f32", "f16", "bf16")
+    for call in calls:
+        for part in products.parts(kernel, call.bindings):
+            yield part, 8 if low else part.bits, call.weight * part.times
 
 
 class _Finder:
@@ -268,9 +291,7 @@ class _Finder:
         self.calls: tuple[Call, ...] = plan.phases[phase]
         self.table: KernelTable = plan.table_of(phase)
         self.graph = _graph(plan, phase)
-        cache = machines.soc.get("slc.size") if machines.soc is not None else None
-        weights = weight_bytes(self.graph) if cache else float("inf")
-        self.products = Products(self.graph, machines.on_chip_bytes, weights_stay=weights <= (cache or 0.0))
+        self.products = products_of(self.graph, machines.soc, on_chip_bytes(machines.main))
         self.kernels = _selected(self.graph, self.table, op)
         self.low = bool(plan.profile.rules.get("int8_products")) and machines.soc is not None
         self.asked = {i: self._ask(self.table.kernels[i]) for i in self.kernels}
@@ -281,16 +302,14 @@ class _Finder:
     def _ask(self, kernel: Kernel) -> list[tuple[Part, Question, float]]:
         """Parts of all calls; equal ones of different calls are one with their weights together."""
         found: dict[str, tuple[Part, Question, float]] = {}
-        for call in self.calls:
-            for part in self.products.parts(kernel, call.bindings):
-                bits = 8 if self.low and kernel.format not in ("", "f32", "f16", "bf16") else part.bits
-                question = Question(
-                    part.problem, self.machines.of(bits, part.density), self.space.objective, self.space.factors,
-                    self.space.time_limit_s, self.space.gap,
-                )  # fmt: skip
-                key = question.key
-                before = found[key][2] if key in found else 0.0
-                found[key] = (part, question, before + call.weight * part.times)
+        for part, bits, runs in parts_of(self.products, kernel, self.calls, int8=self.low):
+            question = Question(
+                part.problem, self.machines.of(bits, part.density), self.space.objective, self.space.factors,
+                self.space.time_limit_s, self.space.gap,
+            )  # fmt: skip
+            key = question.key
+            before = found[key][2] if key in found else 0.0
+            found[key] = (part, question, before + runs)
         return list(found.values())
 
     def phase(self, answers: Mapping[str, MappedOp], refused: Mapping[str, str], priced: _Prices | None) -> MappedPhase:

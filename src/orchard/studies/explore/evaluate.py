@@ -22,6 +22,7 @@ from orchard.cost.lower import KernelTable
 from orchard.cost.silicon import PRICED, carbon_g, die_area, energy_factor, price
 from orchard.hw import FIGURES, HardwareArrays, HardwareError, SoC
 from orchard.studies.errors import StudyError
+from orchard.studies.explore.mapped import MappedTimes
 from orchard.studies.explore.space import Floats
 from orchard.studies.explore.study import Study, Workload
 from orchard.studies.predict import Plan, make_plan, memory_of, stored_in_low_bits
@@ -45,6 +46,25 @@ class _Option:
     memory_bytes: float
     reads: frozenset[str]
     counts: Mapping[str, tuple[float, float]]  # phase: (ops, DRAM bytes) of one run of the phase
+    mapped: MappedTimes | None = None
+
+    def seconds(self, phase: str, hw: Any) -> Floats:
+        """One run of a phase (for decode one step) on variants of the chip, at the study's fidelity."""
+        plan = self.plan
+        if self.mapped is None:
+            return _phase_totals(plan, phase, plan.phases[phase], hw)
+        seconds = self.mapped.seconds(phase, hw, _floor(plan, phase, hw)).total
+        return seconds if hw.shape else seconds[0]
+
+    def terms(self, phase: str, hw: HardwareArrays) -> dict[str, float]:
+        """Seconds by cause on one chip."""
+        plan = self.plan
+        if self.mapped is None:
+            time: Any = phase_time(plan.table_of(phase), plan.phases[phase], hw, plan.profile, plan.profile.values())
+        else:
+            time = self.mapped.seconds(phase, hw, _floor(plan, phase, hw))
+        parts = {"compute": time.compute, "memory": time.memory, "dispatch": time.dispatch}
+        return {cause: float(np.ravel(value)[0]) for cause, value in parts.items()}
 
 
 @dataclass(frozen=True)
@@ -102,9 +122,24 @@ class Evaluator:
             try:
                 plan = make_plan(request)
                 need = memory_of(plan, self.soc, request).total
-                yield _Option(chosen, request, plan, float(need), self._reads(plan), _counts(plan))
+                mapped = self._mapped(plan)
+                reads = self._reads(plan) | frozenset(mapped.figures if mapped is not None else ())
+                yield _Option(chosen, request, plan, float(need), reads, _counts(plan), mapped)
             except OrchardError as error:
                 raise StudyError(f"{self.study.file}:{workload.line}: workload {workload.name}: {error}") from None
+
+    def _mapped(self, plan: Plan) -> MappedTimes | None:
+        if self.study.fidelity != "mapped":
+            return None
+        knobs = [k for k in self.study.space.knobs if k.name in FIGURES]
+        return MappedTimes(plan, self.study.chip, self.study.overrides, knobs)
+
+    def prepare(self, workers: int) -> None:
+        """Work that every batch needs, done once on several processes: the portfolios of a mapped study, into the cache."""
+        for options in self.options.values():
+            for option in options:
+                if option.mapped is not None:
+                    option.mapped.prepare(workers)
 
     def _reads(self, plan: Plan) -> frozenset[str]:
         """Figure knobs that the time or energy of this plan depends on, found by varying each alone through the rules."""
@@ -176,8 +211,8 @@ class Evaluator:
         found: Columns = {}
         latency: Any = 0.0
         energy: Any = 0.0
-        for name, calls in plan.phases.items():
-            seconds = _phase_totals(plan, name, calls, hw)
+        for name in plan.phases:
+            seconds = option.seconds(name, hw)
             repeats = request.generate if name == "decode" else 1
             ops, moved = option.counts[name]
             joules = self._energy(plan, ops, moved, seconds, hw)
@@ -236,7 +271,8 @@ class Evaluator:
 
     def seconds_by_term(self, workload: str, hw: HardwareArrays) -> dict[str, dict[str, float]]:
         """Seconds of each "workload.phase" by cause, on one chip. They sum to the estimate before the bound is applied."""
-        return _terms(workload, self.options[workload][0].plan, hw)
+        option = self.options[workload][0]
+        return {f"{workload}.{name}": option.terms(name, hw) for name in option.plan.phases}
 
     def shares(self, point: Floats) -> dict[str, dict[str, float]]:
         """For one design: per workload and phase "chat.decode", the share of time each cause takes (sum 1)."""
@@ -246,7 +282,9 @@ class Evaluator:
         for workload in self.study.workloads:
             for option in self.options[workload.name]:
                 if all(values[name][0] == value for name, value in option.chosen.items()):
-                    found |= _shares(workload.name, option.plan, hw)
+                    for phase in option.plan.phases:
+                        parts = option.terms(phase, hw)
+                        found[f"{workload.name}.{phase}"] = {c: v / sum(parts.values()) for c, v in parts.items()}
         return found
 
 
@@ -274,8 +312,12 @@ def _phase_totals(plan: Plan, name: str, calls: tuple[Call, ...], hw: Any) -> Fl
     """Seconds of one run of a phase (for decode one step), never below the physical bound, as `predict` has it."""
     table: KernelTable = plan.table_of(name)
     time = phase_time(table, calls, hw, plan.profile, plan.profile.values())
-    bound = phase_bound(table, calls, hw, plan.profile.engine, hw.get("slc.size", 0.0))
-    return np.maximum(time.total, bound)
+    return np.maximum(time.total, _floor(plan, name, hw))
+
+
+def _floor(plan: Plan, name: str, hw: Any) -> Floats:
+    """The physical bound of a phase in seconds."""
+    return phase_bound(plan.table_of(name), plan.phases[name], hw, plan.profile.engine, hw.get("slc.size", 0.0))
 
 
 def _counts(plan: Plan) -> dict[str, tuple[float, float]]:
@@ -288,22 +330,6 @@ def _counts(plan: Plan) -> dict[str, tuple[float, float]]:
 
 def _limit(hw: HardwareArrays, engine: str) -> Any:
     return hw["dram.gpu_limit"] if engine == "gpu" else hw["dram.capacity"] * _SHARE_OF_RAM
-
-
-def _terms(workload: str, plan: Plan, hw: HardwareArrays) -> dict[str, dict[str, float]]:
-    found = {}
-    for name, calls in plan.phases.items():
-        time = phase_time(plan.table_of(name), calls, hw, plan.profile, plan.profile.values())
-        parts = {"compute": time.compute, "memory": time.memory, "dispatch": time.dispatch}
-        found[f"{workload}.{name}"] = {cause: float(np.ravel(value)[0]) for cause, value in parts.items()}
-    return found
-
-
-def _shares(workload: str, plan: Plan, hw: HardwareArrays) -> dict[str, dict[str, float]]:
-    return {
-        phase: {cause: value / sum(parts.values()) for cause, value in parts.items()}
-        for phase, parts in _terms(workload, plan, hw).items()
-    }
 
 
 def refuse_hopeless(study: Study, evaluator: Evaluator) -> None:

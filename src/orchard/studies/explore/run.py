@@ -30,6 +30,7 @@ from orchard.studies.explore.evaluate import Columns, Evaluator, refuse_hopeless
 from orchard.studies.explore.space import Floats
 from orchard.studies.explore.store import SCHEMA, Part, Rows, Store, digest
 from orchard.studies.explore.study import Study, read_study
+from orchard.studies.map_cache import code_version
 from orchard.units import OrchardError
 
 BACKENDS = ("loky", "dask", "ray")
@@ -79,6 +80,7 @@ def explore(
     with store.lock():
         store.clean()
         _claim(store, chosen)
+        evaluator.prepare(pool.workers if pool is not None else 1)
         parts = _proposed(chosen, store, pool or Pool(), progress)
         outcome = _finished(chosen, store, evaluator, parts, began)
         store.write_manifest({**store.manifest(), **_result(outcome)})
@@ -116,9 +118,12 @@ def _claim(store: Store, study: Study) -> None:
 
 
 def study_hash(study: Study) -> str:
-    """What determines the numbers: the study as written, the chip's figures and Orchard's version."""
+    """What determines the numbers: the study as written, the chip's figures, Orchard's version, for a mapped study the mapper's
+    code."""
     figures = study.soc.parameters()
-    text = json.dumps([study.source, sorted(figures.items()), _versions()["orchard"]], sort_keys=True, default=str)
+    asked = [study.source, sorted(figures.items()), _versions()["orchard"]]
+    asked += [code_version()] if study.fidelity == "mapped" else []
+    text = json.dumps(asked, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -19,11 +19,14 @@ from orchard.units import DIMENSIONS, OrchardError, did_you_mean, parse_quantity
 
 METHODS = ("grid", "random", "lhs", "nsga2", "optuna")
 KEEP = ("auto", "front", "all")
-_TOP = ("name", "about", "chip", "set", "knobs", "workloads", "objectives", "constraints", "search", "keep")
+FIDELITIES = ("estimate", "mapped")
+_TOP = ("name", "about", "chip", "set", "fidelity", "knobs", "workloads", "objectives", "constraints", "search", "keep")
 _SEARCH = ("method", "designs", "seed", "population", "batch")
 _OPTIONS = tuple(f.name for f in fields(Request) if f.name not in ("chip", "fidelity", "overrides", "inputs"))
 _INTEGERS = ("batch", "prompt", "generate", "depth", "threads")
 _MOST_DESIGNS = 10**9
+_BATCH = {"estimate": 8192, "mapped": 512}
+"""Designs in a batch by fidelity: a tenth of a second of work or more, and enough batches for all workers."""
 KEEP_ALL_UP_TO = 200_000
 """Designs up to which `keep: auto` stores every one; above, each batch keeps its own front."""
 
@@ -70,6 +73,7 @@ class Study:
     keep: str
     source: Mapping[str, Any]
     file: str
+    fidelity: str = "estimate"
 
     @property
     def soc(self) -> SoC:
@@ -115,12 +119,14 @@ def read_study(path: str | Path) -> Study:
     names = [w.name for w in workloads]
     constraints = _constraints(keys.get("constraints"), names)
     objectives = _objectives(keys["objectives"], names)
-    search = _search(keys.get("search"), top, space)
+    fidelity = keys["fidelity"].choice("fidelity", FIDELITIES) if "fidelity" in keys else "estimate"
+    search = _search(keys.get("search"), top, space, _BATCH[fidelity])
     return Study(
         name=keys["name"].text("name") if "name" in keys else Path(path).stem,
         about=keys["about"].text("about") if "about" in keys else "",
         chip=chip, overrides=overrides, space=space, workloads=workloads, objectives=objectives, constraints=constraints,
-        keep=keys["keep"].choice("keep", KEEP) if "keep" in keys else "auto", source=top.plain(), file=str(path), **search,
+        keep=keys["keep"].choice("keep", KEEP) if "keep" in keys else "auto", source=top.plain(), file=str(path),
+        fidelity=fidelity, **search,
     )  # fmt: skip
 
 
@@ -286,7 +292,7 @@ def _objectives(at: Located, workloads: Sequence[str]) -> tuple[Objective, ...]:
     return tuple(found)
 
 
-def _search(at: Located | None, top: Located, space: Space) -> dict[str, Any]:
+def _search(at: Located | None, top: Located, space: Space, batch: int) -> dict[str, Any]:
     keys = at.only("search", _SEARCH) if at is not None else {}
     here = at or top
     method = keys["method"].choice("search: method", METHODS) if "method" in keys else "grid"
@@ -307,5 +313,5 @@ def _search(at: Located | None, top: Located, space: Space) -> dict[str, Any]:
         "method": method, "designs": designs,
         "seed": keys["seed"].whole("search: seed", 0, 2**31) if "seed" in keys else 0,
         "population": keys["population"].whole("search: population", 4, 10_000) if "population" in keys else None,
-        "batch": keys["batch"].whole("search: batch", 1, 1_000_000) if "batch" in keys else 8192,
+        "batch": keys["batch"].whole("search: batch", 1, 1_000_000) if "batch" in keys else batch,
     }  # fmt: skip
