@@ -6,8 +6,9 @@ bound for that very variant:
 
 1. a mapping from the product's portfolio: what the mapper found with every figure at its most, and at its least, its loops over
    copies dealt out anew over the copies that the variant has;
-2. the mapper's answer for the most generous machine with the variant's copies (every capacity and bandwidth as large as
-   the study lets it be). What bounds that machine bounds the variant, since whatever fits the variant fits it, no faster;
+2. the mapper's answers for the most and the least generous machine with the variant's copies (every capacity and bandwidth as
+   large, or as small, as the study lets it be). What bounds the former bounds the variant, since whatever fits the variant
+   fits it, no slower; what fits the latter fits the variant;
 3. the mapper's own answer for the variant, or the best of the above where that is better.
 
 A lower bound is the MACs over all copies at full rate, the words that have to cross the outermost port once, and from step 2 the
@@ -18,7 +19,7 @@ came before, nor on workers, nor on what a cache holds. The mapper runs without 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -174,32 +175,44 @@ class Counted:
 
 
 def dealt_out(nest: Nest, problem: Problem, arch: Architecture) -> Iterator[Nest]:
-    """The nest as it is, then with each loop over copies walking as many blocks as `arch` has copies left for it."""
+    """The nest as it is; then, for each loop over copies, with that loop walking as many blocks as `arch` has copies: those
+    that other loops over the same axis leave, and all of them while the others walk one block."""
     yield nest
-    axes = {axis for fan in arch.fan_outs for axis in fan.axes}
-    for at, node in enumerate(nest.nodes):
-        if isinstance(node, Loop) and node.axis in axes:
-            yield _dealt(nest, at, node, problem, arch)
+    copies = {axis: size for fan in arch.fan_outs for axis, size in fan.axes.items()}
+    across = [(at, n) for at, n in enumerate(nest.nodes) if isinstance(n, Loop) and n.axis in copies]
+    for at, loop in across:
+        others = _blocks_of_others(nest, loop, problem)
+        if others <= copies[str(loop.axis)]:
+            yield _dealt(nest, at, copies[str(loop.axis)] // others, problem, frozenset())
+        if others > 1:
+            idle = frozenset(i for i, n in across if n.axis == loop.axis and i != at)
+            yield _dealt(nest, at, copies[str(loop.axis)], problem, idle)
 
 
-def _dealt(nest: Nest, at: int, loop: Loop, problem: Problem, arch: Architecture) -> Nest:
-    tile, others = dict(problem.sizes), 1
-    nodes: list[Loop | Keep] = []
+def _blocks_of_others(nest: Nest, loop: Loop, problem: Problem) -> int:
+    """Copies that the other loops over the axis of `loop` use."""
+    tile, blocks = dict(problem.sizes), 1
     for node in nest.nodes:
-        if isinstance(node, Loop) and node.axis == loop.axis and node is not loop:
-            others *= -(-tile[node.dim] // node.tile)
         if isinstance(node, Loop):
+            blocks *= -(-tile[node.dim] // node.tile) if node.axis == loop.axis and node is not loop else 1
             tile[node.dim] = node.tile
+    return blocks
+
+
+def _dealt(nest: Nest, at: int, blocks: int, problem: Problem, idle: frozenset[int]) -> Nest:
+    """`nest` with the loop at `at` in so many blocks, those at `idle` in one, no tile larger than the one around it, and what
+    is then left of a block walked innermost."""
     tile = dict(problem.sizes)
-    copies = max(1, arch.fan_out_of(str(loop.axis)).axes[str(loop.axis)] // others)
+    nodes: list[Loop | Keep] = []
     for position, node in enumerate(nest.nodes):
         if isinstance(node, Loop):
-            size = -(-tile[node.dim] // copies) if position == at else min(node.tile, tile[node.dim])
+            around = tile[node.dim]
+            size = around if position in idle else -(-around // blocks) if position == at else min(node.tile, around)
             tile[node.dim] = size
             nodes.append(replace(node, tile=size))
         else:
             nodes.append(node)
-    return Nest(tuple(nodes))
+    return Nest((*nodes, *(Loop(dim, 1) for dim, size in tile.items() if size > 1)))
 
 
 @dataclass(frozen=True)
@@ -235,13 +248,13 @@ class MappedTimes:
         self.cache = MappingCache(default_folder())
         self._chips: dict[Setting, SoC] = {}
         self._archs: dict[tuple[Setting, int], Architecture] = {}
-        self.knobs = tuple(k for k in knobs if self._matters(k, [k for k in knobs]))
+        self.knobs = tuple(k for k in knobs if self._matters(k, knobs))
         self._parts: dict[tuple[str, float, bool], list[tuple[int, Product, float]]] = {}
         self._answers: dict[str, Answer | None] = {}
         self._portfolios: dict[str, tuple[Nest, ...]] = {}
         self._counted: dict[tuple[Nest, str, Shape], Counted | None] = {}
         self._known: dict[str, dict[Setting, tuple[float, float, NDArray[np.bool_]]]] = {}
-        self._roofs: dict[tuple[Shape, int, float], Architecture | None] = {}
+        self._generous: dict[tuple[Shape, int, float], tuple[Architecture, ...]] = {}
 
     @property
     def figures(self) -> tuple[str, ...]:
@@ -377,12 +390,12 @@ class MappedTimes:
         left = np.flatnonzero(~np.isfinite(found))
         if not len(left):
             return found, computes
-        roof = self._roof(machines.archs[0], shape, product)
-        answer = self._ask(self._question(product, roof)) if roof is not None else None
-        if roof is not None and answer is not None:
+        ends = self._ends(machines.archs[0], shape, product)
+        answers = [self._ask(self._question(product, end)) for end in ends]
+        if ends and (roof := answers[0]) is not None:
             some = machines.some(left)
-            floor_here = np.where(some.within(roof), np.maximum(floor[left], answer.bound), floor[left])
-            nests = (*self._portfolio(product), answer.nest)
+            floor_here = np.where(some.within(ends[0]), np.maximum(floor[left], roof.bound), floor[left])
+            nests = (*self._portfolio(product), *(a.nest for a in answers if a is not None))
             found[left], computes[left], best[left] = self._first_close(product, nests, some, shape, floor_here)
             left = np.flatnonzero(~np.isfinite(found))
         for i in left:
@@ -420,29 +433,21 @@ class MappedTimes:
             self._counted[key] = Counted.of(nest, product.problem, arch)
         return self._counted[key]
 
-    def _roof(self, arch: Architecture, shape: Shape, product: Product) -> Architecture | None:
-        """The most generous machine of a shape: every capacity and bandwidth the largest at any corner of the study."""
+    def _ends(self, arch: Architecture, shape: Shape, product: Product) -> tuple[Architecture, ...]:
+        """The most and the least generous machine of a shape: every capacity and bandwidth the largest, or the smallest, at
+        any corner of the study. () where there are too many corners, or none has these levels."""
         key = (shape, product.bits, product.density)
-        if key not in self._roofs:
-            self._roofs[key] = self._most_generous(arch, shape, product)
-        return self._roofs[key]
+        if key not in self._generous:
+            alike = self._alike_corners([level.name for level in arch.levels], product)
+            self._generous[key] = tuple(_extreme(arch, shape, alike, pick) for pick in (max, min) if alike)
+        return self._generous[key]
 
-    def _most_generous(self, arch: Architecture, shape: Shape, product: Product) -> Architecture | None:
+    def _alike_corners(self, levels: list[str], product: Product) -> list[Architecture]:
         if len(self.knobs) > _MOST_CORNERS:
-            return None
-        names = [level.name for level in arch.levels]
-        ends = itertools.product(*((float(k.least), float(k.most)) for k in self.knobs))
+            return []
+        ends = itertools.product(*(dict.fromkeys((float(k.least), float(k.most))) for k in self.knobs))
         corners = [self._machine(tuple(end), product.bits, product.density) for end in ends]
-        alike = [c for c in corners if [level.name for level in c.levels] == names]
-        if not alike:
-            return None
-        levels = {name: _largest([c.level(name) for c in alike]) for name in names}
-        nodes = tuple(
-            levels[n.name] if isinstance(n, Level) else FanOut(name=n.name, axes=n.axes, multicast=n.multicast, reduce=n.reduce)
-            for n in arch.nodes
-        )
-        compute = replace(alike[0].compute, macs_per_cycle=shape[-1])
-        return Architecture(name=arch.name, nodes=nodes, compute=compute, word_bits=arch.word_bits)
+        return [c for c in corners if [level.name for level in c.levels] == levels]
 
     # ------------------------------------------------------------------------------------------------ seconds of a phase
 
@@ -521,13 +526,29 @@ def _floor(product: Product, machines: Machines, shape: Shape) -> Floats:
     return floor
 
 
-def _largest(levels: Sequence[Level]) -> Level:
-    """One level with the largest capacity and bandwidths among these; no limit where one of them has none."""
+Pick = Callable[[list[float]], float]
 
-    def most(values: list[Any]) -> Any:
-        return None if any(v is None for v in values) else max(values)
+
+def _extreme(arch: Architecture, shape: Shape, corners: Sequence[Architecture], pick: Pick) -> Architecture:
+    """A machine of a shape whose levels have the largest (or smallest) figures of the corners'."""
+    nodes = tuple(
+        FanOut(name=n.name, axes=n.axes, multicast=n.multicast, reduce=n.reduce)
+        if isinstance(n, FanOut)
+        else _extreme_level([c.level(n.name) for c in corners], pick)
+        for n in arch.nodes
+    )
+    compute = replace(corners[0].compute, macs_per_cycle=shape[-1])
+    return Architecture(name=arch.name, nodes=nodes, compute=compute, word_bits=arch.word_bits)
+
+
+def _extreme_level(levels: Sequence[Level], pick: Pick) -> Level:
+    """One level with the picked capacity and bandwidths of these; no limit counts as infinite."""
+
+    def of(values: list[Any]) -> Any:
+        found = pick([np.inf if v is None else v for v in values])
+        return None if found == np.inf else found
 
     return replace(
-        levels[0], capacity_words=most([v.capacity_words for v in levels]), bandwidth=most([v.bandwidth for v in levels]),
-        read_bandwidth=most([v.read_bandwidth for v in levels]), write_bandwidth=most([v.write_bandwidth for v in levels]),
+        levels[0], capacity_words=of([v.capacity_words for v in levels]), bandwidth=of([v.bandwidth for v in levels]),
+        read_bandwidth=of([v.read_bandwidth for v in levels]), write_bandwidth=of([v.write_bandwidth for v in levels]),
     )  # fmt: skip
