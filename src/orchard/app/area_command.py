@@ -13,6 +13,7 @@ from orchard.units import OrchardError
 
 def area(
     chip: Annotated[str | None, typer.Argument(help="Catalogue id, name or YAML file.", metavar="CHIP")] = None,
+    named: Annotated[str | None, typer.Option("--chip", help="The same, as other commands have it.", metavar="CHIP")] = None,
     set: Set = None,
     check: Annotated[bool, typer.Option("--check", help="Compose every die of known size and print the errors.")] = False,
     json: AsJson = False,
@@ -21,6 +22,9 @@ def area(
     from orchard.report import silicon as report
     from orchard.studies.silicon import recomposed, silicon
 
+    if chip and named and chip != named:
+        raise OrchardError(f"area got two chips, {chip[:40]!r} and --chip {named[:40]!r}; expected one")
+    chip = chip or named
     if check:
         if chip or set:
             raise OrchardError("--check composes the known dies, it takes neither a CHIP nor --set")

@@ -133,5 +133,32 @@ def simulation_facts(record: Mapping[str, Any]) -> dict[str, float | bool]:
     return known
 
 
+def refuse_unknown_streams(conditions: Iterable[Condition], streams: Iterable[str], engines: Iterable[str]) -> None:
+    """Raises ConditionError, before a long run, for a name that starts with neither a stream nor an engine."""
+    heads = [*(re.sub(r"\W", "_", name) for name in streams), *engines]
+    for condition in conditions:
+        head, dot, _ = condition.name.partition(".")
+        if dot and head not in heads:
+            hint = did_you_mean(head, heads) or f"; known: {', '.join(heads)}"
+            raise ConditionError(f"--fail-if {condition.text!r}: no stream or engine is called {head!r}{hint}")
+
+
+def exploration_facts(record: Mapping[str, Any]) -> dict[str, float | bool]:
+    """Every name a condition may use, from an `orchard.exploration/1` mapping: the metrics of the best design by each
+    objective come as `best.<metric>`, those of the knee as `knee.<metric>`; without a feasible design there are none."""
+    known: dict[str, float | bool] = {
+        "evaluated": record["evaluated"], "feasible": record["feasible"], "front_size": len(record["front"]),
+    }  # fmt: skip
+    if record["front"]:
+        knee = record["front"][record["knee"]]["metrics"]
+        known |= {re.sub(r"[^\w.]", "_", f"knee.{name}"): value for name, value in knee.items()}
+        for text in record["objectives"]:
+            sense, _, name = text.partition(" ")
+            values = [design["metrics"][name] for design in record["front"] if name in design["metrics"]]
+            if values:
+                known[re.sub(r"[^\w.]", "_", f"best.{name}")] = max(values) if sense == "max" else min(values)
+    return known
+
+
 def _times(name: str, seconds: float) -> dict[str, float | bool]:
     return {f"{name}_s": seconds, f"{name}_ms": seconds * 1e3}

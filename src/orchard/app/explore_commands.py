@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from orchard.app.options import AsJson
+from orchard.app.options import AsJson, FailIf
 from orchard.app.output import note, print_json, show, warn
 from orchard.units import OrchardError
 
@@ -33,22 +33,28 @@ def explore(
     backend: Backend = "loky",
     address: Address = None,
     points: Points = 8,
+    fail_if: FailIf = None,
     json: AsJson = False,
 ) -> None:
     """Which chip should be built: evaluate designs, print the Pareto front."""
+    from orchard.app.conditions import end_if_any_holds, exploration_facts, parse_condition
+    from orchard.report.explore import exploration_record
     from orchard.studies.explore.run import study_hash
     from orchard.studies.explore.study import read_study
 
+    conditions = [parse_condition(text) for text in fail_if or ()]
     read = read_study(study)
     folder = out or RUNS / f"{_slug(read.name)}-{study_hash(read)[:8]}"
-    _run(read, folder, workers, backend, address, points, json)
+    outcome = _run(read, folder, workers, backend, address, points, json)
+    if conditions:
+        end_if_any_holds(conditions, exploration_facts(exploration_record(outcome)))
 
 
 def _slug(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_" else "-" for c in name)[:60] or "study"
 
 
-def _run(study: Any, folder: Path, workers: int, backend: str, address: str | None, points: int, json: bool) -> None:
+def _run(study: Any, folder: Path, workers: int, backend: str, address: str | None, points: int, json: bool) -> Any:
     from orchard.report.explore import exploration_record, render_exploration
     from orchard.studies.explore.run import BACKENDS, Pool
     from orchard.studies.explore.run import explore as run
@@ -65,6 +71,7 @@ def _run(study: Any, folder: Path, workers: int, backend: str, address: str | No
     else:
         show(render_exploration(outcome, points=points))
     warn(outcome.warnings)
+    return outcome
 
 
 @contextmanager

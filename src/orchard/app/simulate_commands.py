@@ -33,16 +33,22 @@ def simulate(
     json: AsJson = False,
 ) -> None:
     """Several workloads on one SoC: latencies, misses, power, heat."""
-    from orchard.app.conditions import end_if_any_holds, parse_condition, simulation_facts
+    from orchard.app.conditions import end_if_any_holds, parse_condition, refuse_unknown_streams, simulation_facts
+    from orchard.studies.simulate import ENGINES
     from orchard.studies.simulate import simulate as run_simulation
+    from orchard.workloads.scenarios import load_scenario
 
     conditions = [parse_condition(text) for text in fail_if or ()]
+    read = load_scenario(scenario)
+    refuse_unknown_streams(conditions, [stream.name for stream in read.streams], ENGINES)
+    if seed < 0:
+        raise OrchardError(f"--seed {seed}: expected 0 or more")
     if trace is not None and not trace.absolute().parent.is_dir():
         raise OrchardError(f"--trace {str(trace)[:100]!r}: the folder {str(trace.parent)[:100]!r} does not exist")
     if trace_ops and trace is None:
         raise OrchardError("--trace-ops: say where with --trace FILE.json.gz")
     made = run_simulation(
-        scenario, chip, seconds=seconds, seed=seed, chassis=chassis, trace=trace, trace_ops=trace_ops,
+        read, chip, seconds=seconds, seed=seed, chassis=chassis, trace=trace, trace_ops=trace_ops,
         overrides=tuple(set or ()), say=_progress(),
     )  # fmt: skip
     record = made.to_dict()

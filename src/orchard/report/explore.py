@@ -15,12 +15,15 @@ from orchard.studies.explore.metrics import metric
 from orchard.studies.explore.run import Outcome
 from orchard.studies.explore.runs import Comparison, RunSummary
 from orchard.studies.explore.study import Study
-from orchard.units import unit_to_si
+from orchard.units import format_joules, format_seconds, unit_to_si
 
 _PLAIN_UNITS = ("count", "fraction", "elements")
 SCHEMA = "orchard.exploration/1"
 RUNS_SCHEMA = "orchard.runs/1"
 COMPARISON_SCHEMA = "orchard.run-comparison/1"
+
+
+_KINDS = {"estimate": "estimate", "mapped": "estimate with every product at its best mapping"}
 
 
 def exploration_record(outcome: Outcome) -> dict[str, Any]:
@@ -30,6 +33,7 @@ def exploration_record(outcome: Outcome) -> dict[str, Any]:
         "name": study.name,
         "chip": study.chip,
         "kind": "estimate",
+        "fidelity": study.fidelity,
         "folder": str(outcome.folder),
         "method": study.method,
         "seed": study.seed,
@@ -78,7 +82,7 @@ def render_exploration(outcome: Outcome, *, points: int = 8) -> RenderableType:
     size = _size(outcome)
     rate = outcome.evaluated / outcome.seconds if outcome.seconds else 0.0
     lines = [
-        heading(f"{study.name}  {study.chip}  {study.method}, estimate"),
+        heading(f"{study.name}  {study.chip}  {study.method}, {_KINDS[study.fidelity]}"),
         Text(f"designs  {outcome.evaluated:,} evaluated, {outcome.feasible:,} feasible, {number(rate)} per second"),
         Text(f"goal     {', '.join(o.text for o in study.objectives)}"),
     ]
@@ -86,6 +90,9 @@ def render_exploration(outcome: Outcome, *, points: int = 8) -> RenderableType:
         lines.append(Text(f"limits   {', '.join(c.text for c in study.constraints)}"))
     if not np.isnan(outcome.hypervolume) and size:
         lines.append(Text(f"front    {size:,} designs, hypervolume {number(outcome.hypervolume)} of its box"))
+    if not size:
+        lines.append(Text("front    empty: no design keeps every limit and fits in memory"))
+        lines.append(Text("         (in a script: --fail-if 'feasible<1' ends with exit code 4)"))
     lines.append(Text(f"stored   {outcome.folder}"))
     for row in chosen_rows(outcome, points):
         lines += ["", *_point(outcome, row)]  # type: ignore[list-item]
@@ -123,8 +130,13 @@ def _point(outcome: Outcome, row: int) -> list[Text]:
     return lines
 
 
+_FORMATS = {"s": format_seconds, "J": format_joules}
+
+
 def _measure(study: Study, name: str, value: float) -> str:
     known = metric(name, [w.name for w in study.workloads])
+    if known is not None and known.unit in _FORMATS:
+        return _FORMATS[known.unit](float(value))
     return f"{number(float(value))} {known.unit if known else ''}".strip()
 
 

@@ -12,7 +12,7 @@ from orchard.studies.compute_plan import PlanDifference
 from orchard.studies.place import Placement
 from orchard.studies.place_why import Restriction
 from orchard.studies.placed import PlacedPhase, Run
-from orchard.units import format_bytes
+from orchard.units import format_bytes, format_joules, format_seconds
 
 UNITS = {"latency": ("ms", 1e3), "energy": ("mJ", 1e3), "edp": ("mJ s", 1e3)}
 MOST_RUNS = 12
@@ -36,6 +36,8 @@ def shown(value: float | None, objective: str) -> str:
     """A value of an objective with its unit."""
     if value is None:
         return "none"
+    if objective in ("latency", "energy"):
+        return format_seconds(value) if objective == "latency" else format_joules(value)
     unit, factor = UNITS[objective]
     return f"{number(value * factor)} {unit}"
 
@@ -46,7 +48,7 @@ def _summary(p: Placement) -> Text:
     lines = [
         f"least {p.objective}: {shown(a.value, p.objective)} a request ({proof}; {a.method}, {number(p.solve_s)} s,",
         f"{len(p.placing.free_seconds)} units x {len(p.placing.options)} options); an estimate",
-        f"time {number(p.total_s * 1e3)} ms, energy {number(p.total_j * 1e3)} mJ",
+        f"time {format_seconds(p.total_s)}, energy {format_joules(p.total_j)}",
     ]
     return Text("\n".join([*lines, *_against_single(p)]))
 
@@ -76,14 +78,14 @@ def _phases(p: Placement) -> Iterator[RenderableType]:
 
 def _phase_line(phase: PlacedPhase) -> str:
     per = " a token" if phase.name == "decode" else f" a pass, {phase.times:.0f} passes" if phase.times > 1 else ""
-    low, high = (number(x * 1e3) for x in phase.interval_s)
-    return f"{phase.name}: {number(phase.latency_s * 1e3)} ms{per} ({low} - {high}), {number(phase.energy_j * 1e3)} mJ"
+    low, high = (format_seconds(x) for x in phase.interval_s)
+    return f"{phase.name}: {format_seconds(phase.latency_s)}{per} ({low} - {high}), {format_joules(phase.energy_j)}"
 
 
 def _phase_notes(phase: PlacedPhase) -> Iterator[str]:
-    parts = [f"{engine} {number(s * 1e3)} ms" for engine, s in phase.engine_s.items()]
-    parts += [f"hand-overs {number(phase.handover_s * 1e3)} ms"] if phase.handover_s else []
-    yield ", ".join([*parts, f"calls {number(phase.call_s * 1e3)} ms"])
+    parts = [f"{engine} {format_seconds(s)}" for engine, s in phase.engine_s.items()]
+    parts += [f"hand-overs {format_seconds(phase.handover_s)}"] if phase.handover_s else []
+    yield ", ".join([*parts, f"calls {format_seconds(phase.call_s)}"])
     yield from _side_by_side(phase)
     yield f"activations: {format_bytes(phase.arena.bytes)}, at least {format_bytes(phase.arena.bound)} ({phase.arena.order})"
 
@@ -92,10 +94,10 @@ def _side_by_side(phase: PlacedPhase) -> Iterator[str]:
     """Nothing where no branch can overlap."""
     o = phase.overlap
     if o.latency_s < phase.latency_s * (1 - 1e-6):
-        yield f"branches side by side: {number(o.latency_s * 1e3)} ms (no order below {number(o.bound_s * 1e3)} ms)"
+        yield f"branches side by side: {format_seconds(o.latency_s)} (no order below {format_seconds(o.bound_s)})"
     if o.moved_ops:
         yield (
-            f"moving {o.moved_ops} ops ({o.moved_first}, ...) overlaps to {number(o.moved_s * 1e3)} ms "
+            f"moving {o.moved_ops} ops ({o.moved_first}, ...) overlaps to {format_seconds(o.moved_s)} "
             f"(none below {number(o.least_s * 1e3)})"
         )
 
@@ -123,7 +125,7 @@ def _caches(p: Placement) -> Text | None:
         return None
     lines = [
         f"cache from {c.source} to {c.target} once a request: {format_bytes(round(c.bytes))} in {c.tensors} tensors, "
-        f"{number(c.seconds * 1e3)} ms"
+        f"{format_seconds(c.seconds)}"
         for c in p.caches
     ]
     return Text("\n".join(["", *lines]))

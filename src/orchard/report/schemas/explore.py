@@ -24,6 +24,7 @@ class Exploration(Versioned):
     name: str
     chip: str
     kind: Literal["estimate"]
+    fidelity: Literal["estimate", "mapped"]
     folder: str
     method: str
     seed: int

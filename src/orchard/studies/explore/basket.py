@@ -27,8 +27,10 @@ def basket_of(
     models: tuple[str, ...], workloads: Path | None, chip: str, overrides: tuple[str, ...], options: dict[str, object]
 ) -> tuple[Workload, ...]:
     """Workloads from model names (named after themselves) or from a file. Raises StudyError for both or neither."""
-    if bool(models) == (workloads is not None):
-        raise StudyError("name a MODEL, or a basket with --workloads FILE.yaml, not both")
+    if models and workloads is not None:
+        raise StudyError(f"got the model {models[0][:60]!r} and a basket with --workloads; expected one of the two")
+    if not models and workloads is None:
+        raise StudyError("no workload is named: add a MODEL such as qwen3-4b, or a basket with --workloads FILE.yaml")
     if workloads is not None:
         return read_basket(workloads, chip, overrides)
     return tuple(

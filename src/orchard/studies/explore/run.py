@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
+import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -373,20 +376,43 @@ def _dask(pool: Pool) -> Callable[[], object]:
     return stop
 
 
+_RAY_TRIES = 4
+"""A busy machine can take longer than the fixed 30 seconds that Ray gives its own services."""
+
+
 def _ray(pool: Pool) -> Callable[[], object]:
+    os.environ.setdefault("RAY_gcs_server_request_timeout_seconds", "120")  # read when ray is imported
     try:
         ray: Any = import_module("ray")
         register: Any = import_module("ray.util.joblib")
     except ImportError:
         raise StudyError("--backend ray needs ray: pip install 'orchard[ray]'") from None
-    cpus = None if pool.address else pool.workers
-    try:
-        ray.init(address=pool.address, num_cpus=cpus, log_to_driver=False, include_dashboard=False, ignore_reinit_error=True)
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        raise StudyError(f"--address {pool.address}: no ray cluster answers there ({type(error).__name__})") from None
+    scratch = None if pool.address else tempfile.mkdtemp(prefix="oray-")  # sockets need a short path
+    for attempt in range(_RAY_TRIES):
+        try:
+            ray.init(log_to_driver=False, ignore_reinit_error=True, **_ray_options(pool, scratch))
+            break
+        except Exception as error:  # a start that took too long is a bare Exception
+            ray.shutdown()
+            if pool.address:
+                raise StudyError(f"--address {pool.address}: no ray cluster answers there ({type(error).__name__})") from None
+            if attempt == _RAY_TRIES - 1:
+                raise StudyError(f"ray did not start here in {_RAY_TRIES} tries: {' '.join(str(error).split())[:120]}") from None
     register.register_ray()
-    stop: Callable[[], object] = ray.shutdown
+
+    def stop() -> None:
+        ray.shutdown()
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
     return stop
+
+
+def _ray_options(pool: Pool, scratch: str | None) -> dict[str, Any]:
+    """A cluster that runs, or one of our own with as few services as it can do with."""
+    if pool.address:
+        return {"address": pool.address}
+    return {"num_cpus": pool.workers, "include_dashboard": False, "object_store_memory": 256 * 2**20, "_temp_dir": scratch}
 
 
 # ----------------------------------------------------------------------------------------------------------------- results

@@ -122,12 +122,19 @@ def read_study(path: str | Path) -> Study:
     fidelity = keys["fidelity"].choice("fidelity", FIDELITIES) if "fidelity" in keys else "estimate"
     search = _search(keys.get("search"), top, space, _BATCH[fidelity])
     return Study(
-        name=keys["name"].text("name") if "name" in keys else Path(path).stem,
-        about=keys["about"].text("about") if "about" in keys else "",
+        name=_plain_text(keys, "name", 100) or Path(path).stem, about=_plain_text(keys, "about", 2000),
         chip=chip, overrides=overrides, space=space, workloads=workloads, objectives=objectives, constraints=constraints,
         keep=keys["keep"].choice("keep", KEEP) if "keep" in keys else "auto", source=top.plain(), file=str(path),
         fidelity=fidelity, **search,
     )  # fmt: skip
+
+
+def _plain_text(keys: Mapping[str, Located], key: str, most: int) -> str:
+    """Text to be shown: no control characters, nor those that change the direction of what follows."""
+    text = keys[key].text(key) if key in keys else ""
+    if len(text) > most or not all(c.isprintable() or (c == "\n" and key == "about") for c in text):
+        keys[key].fail(f"{key}: got {text[:40]!a}, expected at most {most:,} printable characters")
+    return text
 
 
 def _overrides(keys: Mapping[str, Located]) -> tuple[str, ...]:

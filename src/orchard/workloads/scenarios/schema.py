@@ -153,6 +153,8 @@ def load_scenario(text: str) -> Scenario:
         path = Path(str(files("orchard.workloads.scenarios").joinpath(f"{text}.yaml")))
         return parse_scenario(_read(path), text, path.parent)
     path = Path(text)
+    if len(text) <= 1000 and path.is_dir():
+        raise ScenarioError(f"scenario {text[-100:]!r} is a folder, expected a YAML file in it or a name: {', '.join(names)}")
     if len(text) > 1000 or path.suffix not in (".yaml", ".yml"):
         raise ScenarioError(
             f"scenario {text[:60]!r} is not known{did_you_mean(text[:60], names)}; known: {', '.join(names)}, "
