@@ -1,4 +1,4 @@
-"""How many designs a second; two workers against one; what a batch costs on each backend; a ten-million-point grid; mapped studies.
+"""Designs a second; two workers against one; what a batch costs on each backend; a ten-million-point grid; mapped studies.
 
     python benchmarks/explore/throughput.py           designs a second of one process
     python benchmarks/explore/throughput.py --all     everything (five minutes on two idle cores), the tables of results.md
@@ -148,7 +148,7 @@ def overheads(folder: Path) -> None:
     study = written(folder, "overhead", STUDY)
     points = grid(study.space.levels, 0, 200)
     part = Part({"index": np.arange(200), **Evaluator(study)(points)}, 8192, 8000)
-    print(f"\n{BATCHES:,} batches of no work, a part of 200 designs each, two workers; a real batch of 8,192 takes 80 ms or more\n")
+    print(f"\n{BATCHES:,} batches of no work, each gives a part of 200 designs back, two workers; a real batch takes 80 ms\n")
     header("backend", "start and stop s", "ms per batch")
     for backend in ("loky", "dask", "ray"):
         began = time.perf_counter()
@@ -161,7 +161,8 @@ def overheads(folder: Path) -> None:
         except Exception as error:
             print(f"| {backend} | failed: {type(error).__name__}: {str(error)[:80]} | |", flush=True)
             continue
-        print(f"| {backend} | {time.perf_counter() - done + ready - began:.1f} | {1e3 * (done - ready) / BATCHES:.2f} |", flush=True)
+        start_stop = time.perf_counter() - done + ready - began
+        print(f"| {backend} | {start_stop:.1f} | {1e3 * (done - ready) / BATCHES:.2f} |", flush=True)
 
 
 def give_back(study: Study, part: Part) -> Part:

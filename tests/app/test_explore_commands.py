@@ -53,6 +53,20 @@ def test_explore_list_show_compare_export(here: Path, capsys: pytest.CaptureFixt
     assert lines[0].startswith("index,gpu.cores,dram.bus_width,gpu.clock,chat.prefill_s")
 
 
+def test_a_study_without_a_feasible_design(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "none.yaml").write_text(STUDY + 'constraints: ["power_w <= 0.5"]\n')
+    assert main(["explore", "none.yaml"]) == 0
+    assert "empty: no design keeps every limit" in capsys.readouterr().out
+    assert main(["explore", "none.yaml", "--fail-if", "feasible<1"]) == 4
+    assert main(["explore", "study.yaml", "--fail-if", "feasible<1", "--fail-if", "best.latency_s>100"]) == 0
+    capsys.readouterr()
+    assert main(["explore", "study.yaml", "--fail-if", "knee.area>1"]) == 2
+    assert "knee.area_mm2" in capsys.readouterr().err
+    (here / "bidi.yaml").write_text('name: "a\\u202Eb"\n' + STUDY)
+    assert main(["explore", "bidi.yaml"]) == 2
+    assert "bidi.yaml:1: name: got 'a\\u202eb'" in capsys.readouterr().err
+
+
 @pytest.mark.usefixtures("here")
 def test_text_fits_80_columns_and_names_the_units(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["explore", "study.yaml", "--points", "3"]) == 0
@@ -69,6 +83,11 @@ def test_text_fits_80_columns_and_names_the_units(capsys: pytest.CaptureFixture[
     ("arguments", "says"),
     [
         (["explore", "none.yaml"], "cannot be read"),
+        (["area", "m4", "--chip", "m1"], "two chips"),
+        (["sensitivity", "--chip", "m4"], "no workload is named"),
+        (["simulate", ".", "--chip", "m4"], "is a folder"),
+        (["simulate", "video-call", "--chip", "m4", "--seed", "-1"], "--seed -1"),
+        (["simulate", "video-call", "--chip", "m4", "--fail-if", "segmentaton.p99_ms>5"], "did you mean segmentation"),
         (["explore", "study.yaml", "--backend", "lokey"], "did you mean loky"),
         (["explore", "study.yaml", "--address", "tcp://x:1"], "--backend dask"),
         (["runs", "list", "none"], "no such folder"),

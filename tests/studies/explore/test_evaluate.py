@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from orchard.hw import HardwareArrays
 from orchard.search.sampling import grid, uniform
-from orchard.studies.explore.evaluate import Evaluator
+from orchard.studies.errors import StudyError
+from orchard.studies.experiment.effects import quality_effects
+from orchard.studies.explore.evaluate import Evaluator, refuse_hopeless
 from orchard.studies.explore.study import Study, read_study
 from orchard.studies.predict import predict
 
@@ -128,3 +130,23 @@ def test_shares_sum_to_one(read: Study, evaluator: Evaluator) -> None:
     shares = evaluator.shares(uniform(read.space.levels, 0, 1, seed=4)[0])
     assert set(shares) == {"chat.prefill", "chat.decode", "eye.inference"}
     assert all(sum(parts.values()) == pytest.approx(1.0) for parts in shares.values())
+
+
+def test_quality_is_that_of_the_records_and_refused_without_one(tmp_path: Path) -> None:
+    path = tmp_path / "study.yaml"
+    path.write_text(TEXT.replace("objectives: [latency_s", "objectives: [quality_loss, latency_s"))
+    study = read_study(path)
+    points = uniform(study.space.levels, 0, 8, seed=1)
+    columns, chosen = Evaluator(study)(points), study.space.decode(points)["chat.weights"]
+    assert "eye.quality_loss" not in columns
+    for weights, technique in (("q4_0", "rtn:bits=4,group=32"), ("q8_0", "rtn:bits=8")):
+        loss = quality_effects(technique, fixture="fx1")[0].loss
+        assert set(columns["quality_loss"][chosen == weights]) == {max(0.0, loss)}
+    path.write_text(path.read_text().replace("q4_0, q8_0", "q4_k_m"))
+    study = read_study(path)
+    with pytest.raises(StudyError, match=r"study.yaml:11: workload chat: .*no experiment has measured weights 'q4_k_m'"):
+        refuse_hopeless(study, Evaluator(study))
+    path.write_text(TEXT.replace("objectives: [latency_s", "objectives: [eye.quality_loss, latency_s"))
+    study = read_study(path)
+    with pytest.raises(StudyError, match="measured for language models alone"):
+        refuse_hopeless(study, Evaluator(study))

@@ -76,10 +76,7 @@ def test_figures_of_other_engines_make_no_variant(read: Study, columns: dict[str
     assert np.array_equal(columns["eye.latency_s"][gpu == 8], columns["eye.latency_s"][gpu == 10])
 
 
-def test_the_same_bits_in_any_order_and_from_a_cold_cache(
-    read: Study, columns: dict[str, np.ndarray], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setattr(mapped, "default_folder", lambda: tmp_path)
+def test_the_same_bits_in_any_order(read: Study, columns: dict[str, np.ndarray]) -> None:
     backwards = Evaluator(read)
     points = grid(read.space.levels, 0, read.designs)
     for row in (15, 6):

@@ -23,6 +23,8 @@ from orchard.cost.silicon import PRICED, carbon_g, die_area, energy_factor, pric
 from orchard.hw import FIGURES, HardwareArrays, HardwareError, SoC
 from orchard.studies.errors import StudyError
 from orchard.studies.explore.mapped import MappedTimes
+from orchard.studies.explore.quality import METRIC as QUALITY
+from orchard.studies.explore.quality import quality_loss
 from orchard.studies.explore.space import Floats
 from orchard.studies.explore.study import Study, Workload
 from orchard.studies.predict import Plan, make_plan, memory_of, stored_in_low_bits
@@ -47,6 +49,7 @@ class _Option:
     reads: frozenset[str]
     counts: Mapping[str, tuple[float, float]]  # phase: (ops, DRAM bytes) of one run of the phase
     mapped: MappedTimes | None = None
+    quality_loss: float | None = None
 
     def seconds(self, phase: str, hw: Any) -> Floats:
         """One run of a phase (for decode one step) on variants of the chip, at the study's fidelity."""
@@ -124,9 +127,16 @@ class Evaluator:
                 need = memory_of(plan, self.soc, request).total
                 mapped = self._mapped(plan)
                 reads = self._reads(plan) | frozenset(mapped.figures if mapped is not None else ())
-                yield _Option(chosen, request, plan, float(need), reads, _counts(plan), mapped)
+                asked = "decode" in plan.phases and self._asks_quality
+                loss = quality_loss(plan.weights) if asked else None
+                yield _Option(chosen, request, plan, float(need), reads, _counts(plan), mapped, loss)
             except OrchardError as error:
                 raise StudyError(f"{self.study.file}:{workload.line}: workload {workload.name}: {error}") from None
+
+    @property
+    def _asks_quality(self) -> bool:
+        names = [*(o.metric for o in self.study.objectives), *(c.metric for c in self.study.constraints)]
+        return any(name.rpartition(".")[2] == QUALITY for name in names)
 
     def _mapped(self, plan: Plan) -> MappedTimes | None:
         if self.study.fidelity != "mapped":
@@ -203,6 +213,8 @@ class Evaluator:
         limit = np.broadcast_to(limit, (len(points) if not hw.shape else hw.shape[0],))
         limit = limit[rows] if hw.shape else limit
         memory = np.full(len(rows), option.memory_bytes)
+        if option.quality_loss is not None:
+            times[QUALITY] = np.full(len(rows), option.quality_loss)
         return {**times, "memory_bytes": memory, "fits": (memory <= limit).astype(float)}
 
     def _times(self, option: _Option, hw: HardwareArrays) -> Columns:
@@ -254,6 +266,9 @@ class Evaluator:
         share = sum(w.weight for w in workloads)
         logs = [w.weight / share * np.log(self.base[w.name] / columns[f"{w.name}.latency_s"]) for w in workloads]
         found["power_w"] = np.max(power, axis=0)
+        losses = [columns[name] for w in workloads if (name := f"{w.name}.{QUALITY}") in columns]
+        if losses:
+            found[QUALITY] = np.max(losses, axis=0)
         found["speedup"] = np.exp(np.sum(logs, axis=0))
         for name, column in (("mm2", "area_mm2"), ("usd", "price_usd")):
             if column in columns:
@@ -372,6 +387,6 @@ def _refuse_unknown_metrics(study: Study, evaluator: Evaluator) -> None:
     for name in [*line, *(o.metric for o in study.objectives)]:
         if name not in first:
             where = f"{study.file}:{line[name]}" if name in line else study.file
-            raise StudyError(
-                f"{where}: {name} is not known for this study: {study.chip} has no block areas, or the workload no such phase"
-            )
+            why = f"{study.chip} has no block areas, or the workload no such phase"
+            why = "it is measured for language models alone" if name.rpartition(".")[2] == QUALITY else why
+            raise StudyError(f"{where}: {name} is not known for this study: {why}")

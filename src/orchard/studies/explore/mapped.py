@@ -114,7 +114,8 @@ class Machines:
         """Variants that are nowhere larger or faster than `other`."""
         roof = Machines.of([other])
         pairs = ((self.capacity, roof.capacity), (self.shared, roof.shared), (self.read, roof.read), (self.write, roof.write))
-        return np.logical_and.reduce([(mine <= its * (1 + _ROUNDING)).all(axis=1) for mine, its in pairs])
+        found: NDArray[np.bool_] = np.logical_and.reduce([(mine <= its * (1 + _ROUNDING)).all(axis=1) for mine, its in pairs])
+        return found
 
 
 @dataclass(frozen=True)
@@ -398,7 +399,7 @@ class MappedTimes:
             nests = (*self._portfolio(product), *(a.nest for a in answers if a is not None))
             found[left], computes[left], best[left] = self._first_close(product, nests, some, shape, floor_here)
             left = np.flatnonzero(~np.isfinite(found))
-        for i in left:
+        for i in left.tolist():
             own = self._ask(self._question(product, machines.archs[i]))
             if own is not None and own.cycles <= best[i]:
                 found[i], computes[i] = own.cycles, own.computes

@@ -37,6 +37,7 @@ BASKET = {
     "speedup": Metric("x", "weighted geometric mean of latency on the unchanged chip over latency", larger=True),
     "speedup_per_mm2": Metric("1/mm2", "speedup per die area", larger=True),
     "speedup_per_w": Metric("1/W", "speedup per watt", larger=True),
+    "quality_loss": Metric("nats/token", "largest of any language model: measured for its weight format, direction only"),
     "speedup_per_usd": Metric("1/USD", "speedup per dollar of silicon and memory", larger=True),
 }
 WORKLOAD = {
@@ -49,6 +50,7 @@ WORKLOAD = {
     "prefill_s": Metric("s", "the prompt: time to first token"),
     "decode_s": Metric("s", "one token"),
     "tokens_per_s": Metric("1/s", "decoded tokens, summed over the batch", larger=True),
+    "quality_loss": Metric("nats/token", "of the weight format, measured on the reference model: direction only"),
     "inference_s": Metric("s", "one inference"),
 }
 """Metrics of one workload, written "chat.tokens_per_s"."""
