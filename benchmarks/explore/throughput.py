@@ -24,7 +24,7 @@ import numpy as np
 from orchard.search.sampling import grid, latin_hypercube, uniform
 from orchard.studies.explore.evaluate import Evaluator
 from orchard.studies.explore.run import Pool
-from orchard.studies.explore.run import _mapped as mapped_over
+from orchard.studies.explore.run import mapped as mapped_over
 from orchard.studies.explore.store import Part
 from orchard.studies.explore.study import Study, read_study
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 
 from orchard.studies.errors import StudyError
-from orchard.studies.experiment.effects import quality_effects
 
 METRIC = "quality_loss"
 _FIXTURE = "fx1"
@@ -32,6 +31,8 @@ _RECORDED = (
 
 def quality_loss(weights: str) -> float:
     """Nats per token, 0 for 16 bits and more. Raises StudyError for a format that no experiment has measured."""
+    from orchard.studies.experiment.effects import quality_effects  # which runs on the pools of `explore.run`
+
     if weights in _UNCOMPRESSED:
         return 0.0
     for pattern, technique in _RECORDED:
