@@ -229,7 +229,8 @@ def _collect(file: Path, at: str, node: object, into: dict[str, Figure]) -> None
         into[at] = _leaf(FIGURES[at], node, where, file.name)
         return
     if not any(path.startswith(at + ".") for path in FIGURES):
-        raise HardwareError(f"{where}: no figure has this name{did_you_mean(at, FIGURES)}")
+        shown = at if at.isprintable() else ascii(at[:60])
+        raise HardwareError(f"{file}: {shown}: no figure has this name{did_you_mean(at, FIGURES)}")
     if not isinstance(node, dict):
         raise HardwareError(f"{where}: got {node!r:.40}, expected figures below it such as {_first_below(at)}")
     for key, child in node.items():
