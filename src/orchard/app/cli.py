@@ -270,6 +270,7 @@ OPTIONAL = (
     "orchard.app.experiment_commands",
     "orchard.app.propose_command",
     "orchard.app.report_command",
+    "orchard.app.apply_command",
 )
 """Commands with a module of their own: each has `register(app)`."""
 

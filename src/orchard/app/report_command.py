@@ -128,7 +128,7 @@ def _document(source: str, request: Request | None) -> Document:
         return run_document(path, versions())
     if not path.is_file():
         raise OrchardError(f"{source[:100]!r}: no such file or folder; for a report on a model give --chip")
-    record = _record(path)
+    record = read_record(path, READABLE)
     if record["schema"] == "orchard.advice/1":
         from orchard.report.paper.advice import advice_document
 
@@ -139,14 +139,16 @@ def _document(source: str, request: Request | None) -> Document:
 READABLE = ("orchard.prediction/1", "orchard.advice/1")
 
 
-def _record(path: Path) -> dict[str, Any]:
-    """A record that `predict --json` or `advise --json` printed, checked against its schema."""
+def read_record(path: Path, readable: tuple[str, ...]) -> dict[str, Any]:
+    """A record that a command printed with --json, checked against its schema. Raises OrchardError."""
     import json
 
     from pydantic import ValidationError
 
     from orchard.report.schemas import SCHEMAS
 
+    if not path.is_file():
+        raise OrchardError(f"{str(path)[:100]!r}: no such file")
     if path.stat().st_size > LARGEST_RECORD:
         raise OrchardError(
             f"{path}: larger than {LARGEST_RECORD // 2**20} MiB, expected the JSON of `orchard predict`"
@@ -158,8 +160,8 @@ def _record(path: Path) -> dict[str, Any]:
             f"{path}: no JSON ({type(error).__name__}); for a report on a model file give --chip"
         ) from None
     schema = found.get("schema") if isinstance(found, dict) else None
-    if schema not in READABLE:
-        raise OrchardError(f"{path}: schema {str(schema)[:60]!r}, expected {' or '.join(READABLE)}")
+    if schema not in readable:
+        raise OrchardError(f"{path}: schema {str(schema)[:60]!r}, expected {' or '.join(readable)}")
     try:
         SCHEMAS[str(schema)].model_validate_json(json.dumps(found))
     except ValidationError as error:

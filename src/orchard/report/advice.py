@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from orchard.studies.advice.cases import TOP, WITHIN, AdviceCheck, AdviceValidation
 from orchard.studies.advice.figures import shown
 from orchard.studies.advice.record import Advice, GoalResult, Recommendation
+from orchard.studies.apply import Applied
+from orchard.units import format_bytes, format_seconds
 
 WIDTH = 80
 MOST_OTHERS = 3
@@ -96,6 +98,27 @@ def _wrapped(text: str, first: str, rest: str | None = None) -> list[str]:
     return textwrap.wrap(
         text, WIDTH, initial_indent=first, subsequent_indent=first if rest is None else rest, break_on_hyphens=False
     )
+
+
+def render_applied(found: Applied) -> str:
+    """What was made and whether it is what the advice promised; else the recipe."""
+    lines = _wrapped(found.title, "")
+    if found.artefact is None:
+        lines += _wrapped(f"no file was made: {found.why}", "  ")
+        return "\n".join([*lines, *(line for command in found.recipe for line in _folded(command, "  > "))])
+    a = found.artefact
+    formats = ", ".join(f"{count:,} of {name}" for name, count in a.formats.items())
+    state = "as the technique says" if a.confirmed else f"the technique says {format_bytes(a.expected_bytes)}"
+    lines += [
+        *_wrapped(f"wrote {a.file}", "  "),
+        *_wrapped(f"weights {format_bytes(a.before_bytes)} -> {format_bytes(a.after_bytes)}, {state}", "  "),
+        *_wrapped(f"weight elements: {formats}", "  "),
+        *_wrapped(
+            f"predicted {format_seconds(a.before_s)} -> {format_seconds(a.after_s)}: {a.factor:.2f} times better (advice: "
+            f"{found.advised_factor:.2f})", "  ",
+        ),
+    ]  # fmt: skip
+    return "\n".join(lines)
 
 
 def render_advice_checks(found: AdviceValidation) -> str:

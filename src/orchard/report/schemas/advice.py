@@ -113,3 +113,26 @@ class AdviceValidation(Versioned):
     in_top: int
     close: int
     both: int
+
+
+class AppliedArtefact(Record):
+    file: str
+    before_bytes: int
+    after_bytes: int
+    expected_bytes: int
+    confirmed: bool
+    formats: dict[str, int]
+    before_s: float
+    after_s: float
+    factor: float
+
+
+class Applied(Versioned):
+    """`orchard apply`."""
+
+    schema_name: Literal["orchard.applied/1"] = Field(alias="schema")
+    title: str
+    advised_factor: float
+    recipe: list[str]
+    why: str
+    artefact: AppliedArtefact | None
