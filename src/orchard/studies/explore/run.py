@@ -382,6 +382,7 @@ _RAY_TRIES = 4
 
 def _ray(pool: Pool) -> Callable[[], object]:
     os.environ.setdefault("RAY_gcs_server_request_timeout_seconds", "120")  # read when ray is imported
+    os.environ.setdefault("RAY_worker_niceness", "0")  # by itself Ray's workers wait for everybody else (15)
     try:
         ray: Any = import_module("ray")
         register: Any = import_module("ray.util.joblib")
