@@ -26,6 +26,15 @@ def box(access, ranges):
     return list(itertools.product(*axes))
 
 
+def touched(access, ranges):
+    """Elements that an op uses, without the holes between them."""
+    axes = []
+    for axis in access:
+        dims = [range(*ranges[d]) for d in axis.dims]
+        axes.append({sum(c * v for (c, _), v in zip(axis.terms, vs)) for vs in itertools.product(*dims)})
+    return list(itertools.product(*axes))
+
+
 class ChainMachine:
     def __init__(self, chain, arch, mapping, inputs):
         self.chain, self.arch, self.mapping = chain, arch, mapping
@@ -37,21 +46,26 @@ class ChainMachine:
         self.stats: dict = {}  # (op, row, recomputation) -> [maximum, sum]
         self.fullest = defaultdict(int)  # (group, op) -> words in the fusion level
         self.done: dict = {}
+        self.waiting: dict = {}  # (group, op) -> words of intermediates that must be held at the least
 
     def run(self):
         for number, group in enumerate(self.mapping.groups):
             self.group, self.number = group, number
             self.resident: dict = {}  # pinned tensor -> its box
             self.here: dict = {}  # intermediates in the fusion level -> words
+            self.time, self.made_at, self.log = 0, defaultdict(list), []
             self.iterations = math.prod(-(-self.chain.sizes[x.dim] // x.tile) for x in group.loops)
             self.walk(0, {d: (0, s) for d, s in self.chain.sizes.items()}, ())
             for tensor in list(self.resident):
                 self.evict(tensor)
+            for i, words in self.least_held().items():
+                self.waiting[number, i] = words
             self.normalise()
 
     def walk(self, position, ranges, trail):
         if position == len(self.group.loops):
             self.iterate(ranges, trail)
+            self.time += 1
             return
         loop = self.group.loops[position]
         low, high = ranges[loop.dim]
@@ -67,14 +81,103 @@ class ChainMachine:
     def near(self, tensor):
         return self.inside(tensor) or tensor in self.group.pins or tensor in self.mapping.whole
 
-    def pin(self, ranges):
+    # -- windows: a dim that only windows of the group move follows the loop of its readers ------------------------------------
+    def rows(self, index, dim, steps):
+        """(low, high) of a dim of op `index`, at these steps of the shared loops."""
+        loop = next((x for x in self.group.loops if x.dim == dim), None)
+        if loop is not None:
+            start = steps[dim] * loop.tile
+            return start, min(start + loop.tile, self.chain.sizes[dim])
+        tensor = self.chain.output(index)
+        if not self.follows(index, dim) or not self.inside(tensor):
+            return 0, self.chain.sizes[dim]
+        low, high = self.wanted(tensor, dim, steps)
+        for kept, loop_dim in self.group.kept:
+            if kept == tensor and loop_dim == self.leader(index, dim) and steps.get(loop_dim, 0) > 0:
+                low = max(low, self.rows(index, dim, {**steps, loop_dim: steps[loop_dim] - 1})[1])
+        return low, high
+
+    def views(self, index, dim):
+        """How the readers of op `index` see the axis that is `dim`: (reader, axis)."""
+        tensor = self.chain.output(index)
+        at = [a.dims for a in self.chain.ops[index].access(tensor)].index((dim,))
+        return [(r, self.chain.ops[r].access(tensor)[at]) for r in self.chain.readers[tensor] if r in self.group.ops]
+
+    def leader(self, index, dim):
+        """The dim of a shared loop that moves `dim`, if any."""
+        if any(x.dim == dim for x in self.group.loops):
+            return dim
+        tensor = self.chain.output(index)
+        if not self.inside(tensor) or (dim,) not in [a.dims for a in self.chain.ops[index].access(tensor)]:
+            return None
+        found = {self.leader(r, d) for r, axis in self.views(index, dim) for d in axis.dims}
+        return next((d for d in found if d), None)
+
+    def follows(self, index, dim):
+        return not any(x.dim == dim for x in self.group.loops) and self.leader(index, dim) is not None
+
+    def wanted(self, tensor, dim, steps):
+        """What the readers read of an axis of an intermediate."""
+        ends = []
+        for r, axis in self.views(self.chain.writers[tensor], dim):
+            spans = [(c, self.rows(r, d, steps)) for c, d in axis.terms]
+            ends.append((sum(c * low for c, (low, _) in spans), 1 + sum(c * (high - 1) for c, (_, high) in spans)))
+        return min(low for low, _ in ends), max(high for _, high in ends)
+
+    def ranges(self, index, trail, depth=None):
+        """Ranges of an op's dims at an iteration, inside the first `depth` shared loops."""
+        op, steps = self.chain.ops[index], dict(trail)
+        above = {x.dim for x in self.group.loops[:depth]}
+        return {d: self.rows(index, d, steps) if self.leader(index, d) in above else (0, self.chain.sizes[d]) for d in op.dims}
+
+    def stored(self, tensor, trail):
+        """Elements that the readers of an intermediate read at this iteration."""
+        writer = self.chain.writers[tensor]
+        op = self.chain.ops[writer]
+        axes = []
+        for axis in op.access(tensor):
+            (d,) = axis.dims
+            ends = self.wanted(tensor, d, dict(trail)) if self.follows(writer, d) else self.rows(writer, d, dict(trail))
+            axes.append(range(*ends))
+        return list(itertools.product(*axes))
+
+    def make(self, index, out, trail):
+        tensor = self.chain.output(index)
+        for e in out:
+            self.made_at[tensor, e].append((dict(trail), self.time))
+
+    def read(self, index, tensor, elements, trail):
+        """Every element read is there: made at this iteration, or at one that differs in loops along which it is kept."""
+        if not self.inside(tensor):
+            return
+        kept = {d for t, d in self.group.kept if t == tensor}
+        for e in elements:
+            last = [at for steps, at in self.made_at[tensor, e] if all(steps[d] == s for d, s in trail if d not in kept)]
+            assert last, (tensor, e)
+            self.log.append((tensor, e, last[-1], self.time, index))
+
+    def least_held(self):
+        """By op: most elements of intermediates that wait for a later read while it runs, over all iterations."""
+        held = defaultdict(set)
+        for tensor, e, made, read, reader in self.log:
+            writer = self.chain.writers[tensor]
+            for time in range(made, read + 1):
+                for i in self.group.ops:
+                    until = reader - (tensor == self.placed(reader))  # its result takes its place
+                    if (time > made or i >= writer) and (time < read or i <= until):
+                        held[time, i].add((tensor, e))
+        return {i: max((len(v) for (_, j), v in held.items() if j == i), default=0) for i in self.group.ops}
+
+    def pin(self, trail):
         for tensor, depth in self.group.pins.items():
             index = next(i for i in self.group.ops if tensor in self.chain.ops[i].tensors)
-            above = {x.dim for x in self.group.loops[:depth]}
-            seen = {d: r if d in above else (0, self.chain.sizes[d]) for d, r in ranges.items()}
-            tile = frozenset(box(self.chain.ops[index].access(tensor), seen))
+            tile = frozenset(box(self.chain.ops[index].access(tensor), self.ranges(index, trail, depth)))
             if self.resident.get(tensor) == tile:
                 continue
+            old = self.resident.get(tensor, frozenset())
+            own = {self.leader(index, d) for axis in self.chain.ops[index].access(tensor) for d in axis.dims}
+            movers = [x.dim for x in self.group.loops[:depth] if x.dim in own and x.tile < self.chain.sizes[x.dim]]
+            slid = bool(movers) and dict(trail)[movers[-1]] > 0
             self.evict(tensor)
             self.resident[tensor] = tile
             if self.made_here(tensor):
@@ -82,8 +185,9 @@ class ChainMachine:
                 self.count(self.root, tensor, reads=again)
                 self.count(self.level, tensor, writes=again)
             else:
-                self.count(self.root, tensor, reads=len(tile))
-                self.count(self.level, tensor, writes=len(tile))
+                new = tile - old if slid else tile
+                self.count(self.root, tensor, reads=len(new))
+                self.count(self.level, tensor, writes=len(new))
 
     def made_here(self, tensor):
         return self.chain.writers.get(tensor) in self.group.ops
@@ -100,9 +204,10 @@ class ChainMachine:
 
     # -- one iteration -------------------------------------------------------------------------------------------------------
     def iterate(self, ranges, trail):
-        self.pin(ranges)
+        self.pin(trail)
         for index in self.group.ops:
             op = self.chain.ops[index]
+            ranges = self.ranges(index, trail)
             if isinstance(op, VectorOp):
                 self.elementwise(index, op, ranges, trail)
             else:
@@ -136,6 +241,17 @@ class ChainMachine:
                 total += math.prod(outer.get(d, self.chain.sizes[d]) for d in op.dims if d != op.over)
         return total
 
+    def nest(self, index, op, own, trail):
+        """The nest of this iteration: which loops are past their first step, where that makes the op's tile another one."""
+        steps, later = dict(trail), set()
+        for d in op.dims:
+            loop = self.leader(index, d)
+            if self.follows(index, d) and steps.get(loop, 0) > 0:
+                first = self.rows(index, d, {**steps, loop: 0})
+                if first[1] - first[0] != own[d][1] - own[d][0]:
+                    later.add(loop)
+        return self.group.nest(index, frozenset(later))
+
     def einsum(self, index, op, ranges, trail):
         own = {d: ranges[d] for d in op.dims}
         tile = Problem(op.name, op.einsum, {d: h - low for d, (low, h) in own.items()}, op.tensors)
@@ -143,6 +259,7 @@ class ChainMachine:
         local = {}
         for t in op.inputs:
             local[t] = {tuple(a - b for a, b in zip(e, base[t])): self.values[t][e] for e in box(op.access(t), own)}
+            self.read(index, t, touched(op.access(t), own), trail)
         out = box(op.access(op.output), own)
         redo = tuple(step for step in trail if step[0] not in op.dims)
         fresh = self.done.setdefault((self.number, index, redo), set())
@@ -151,10 +268,11 @@ class ChainMachine:
                 self.values.get(op.output, {}).pop(e, None)
         sums = self.values.setdefault(op.output, {})
         partial = {tuple(a - b for a, b in zip(e, base[op.output])): sums[e] for e in out if e in sums}
+        self.make(index, out, trail)
         if self.inside(op.output):
-            self.here[op.output] = len(out)
+            self.here[op.output] = len(self.stored(op.output, trail))
         roots = {t: self.level for t in op.tensors if self.near(t) and self.level}
-        machine = Machine(self.group.nests[index], tile, self.arch, local, roots, partial)
+        machine = Machine(self.nest(index, op, own, trail), tile, self.arch, local, roots, partial)
         machine.run()
         for (level, tensor, _), n in machine.reads.items():
             self.reads[level, tensor] += n
@@ -178,20 +296,28 @@ class ChainMachine:
         at = self.level or self.root
         self.count(at, tensor, *((words, 0) if read else (0, words)))
 
+    def placed(self, index):
+        """The input whose place an elementwise op's result takes."""
+        op = self.chain.ops[index]
+        if isinstance(op, VectorOp):
+            for t, access in zip(op.inputs, op.accesses):
+                if self.inside(t) and self.chain.readers[t][-1] == index and access == op.accesses[-1]:
+                    return t
+        return None
+
     def elementwise(self, index, op, ranges, trail):
-        own, placed = 0, None
+        own, placed = 0, self.placed(index)
         out = box(op.access(op.output), ranges)
-        for t, access in zip(op.inputs, op.accesses):
-            if self.inside(t) and self.chain.readers[t][-1] == index and access == op.accesses[-1] and placed is None:
-                placed = t
         for t in dict.fromkeys(op.inputs):
             n = len(box(op.access(t), ranges))
+            self.read(index, t, box(op.access(t), ranges), trail)
             self.stream(t, n, "read")
             own += 0 if self.near(t) else n
         if placed is None and not self.near(op.output):
             own += len(out)
+        self.make(index, out, trail)
         if self.inside(op.output):
-            self.here[op.output] = len(out)
+            self.here[op.output] = len(self.stored(op.output, trail))
             if placed:
                 del self.here[placed]
         self.note(index, own if self.level else 0)

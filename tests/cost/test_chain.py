@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import random
+import re
 import sys
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from orchard.hw.arch import Architecture, Compute, FanOut, Level, VectorUnit
 from orchard.mapping import Keep, Loop, Nest, Problem
 from orchard.mapping.chain import VectorOp
 from orchard.mapping.chain_text import parse_chain
-from orchard.mapping.fused import FusedMapping, Group, Shape, SharedLoop, internal, outside, shared_dims
+from orchard.mapping.fused import FusedMapping, Group, Shape, SharedLoop, internal, keepable, outside, shared_dims
 
 sys.path.insert(0, str(Path(__file__).parent))
 from chain_interpreter import ChainMachine, box
@@ -30,6 +31,12 @@ TEXTS = [
     "A[m,f] = X[m,d] * W[d,f]; B[m,n] = A[m,f] * Z[f,n]; C[m,g] = B[m,n] * V[n,g]",
     "A[m,f] = X[m,d] * W[d,f]; B[m,f] = add(A[m,f], R[m,f])",
     "B[m,f] = relu(A[m,f])",
+    "A[k,y] = I[c,y+r] * V[k,c,r]; B[n,p] = A[k,p+s] * W[n,k,s]",
+    "A[k,y] = I[k,y+r] * V[k,r]; B[k,p] = A[k,2*p+s] * W[k,s]; C[n,p] = B[k,p] * Z[n,k]",
+    "A[k,y] = I[k,y] * V[k]; H[k,y] = relu(A[k,y]); B[n,p] = H[k,p+2*s] * W[n,k,s]",
+    "A[y] = I[y] * V[y]; B[z] = A[z+r] * U[r]; C[p] = B[p+s] * W[s]",
+    "A[y,x] = I[y,x] * V[y]; B[p,q] = A[p+r,q+s] * W[r,s]",
+    "A[y] = I[2*y+t] * V[t]; B[p] = A[3*p+r] * U[r]; C[p,n] = B[p] * W[n]",
 ]
 
 
@@ -39,7 +46,7 @@ def divisors(n):
 
 def random_chain(rng):
     text = rng.choice(TEXTS)
-    dims = sorted({d for d in "hmpefdng" if f"{d}," in text or f"{d}]" in text})
+    dims = sorted({d for d in "hmpefdngkcrstq" if re.search(rf"\b{d}\b", text)})
     return parse_chain(text, {d: rng.choice([1, 2, 3, 4]) for d in dims})
 
 
@@ -87,14 +94,18 @@ def random_mapping(rng, chain, arch):
         dims = [d for d in shared_dims(chain, first, last) if rng.random() < 0.8]
         rng.shuffle(dims)
         loops = tuple(SharedLoop(d, rng.choice(divisors(chain.sizes[d]))) for d in dims)
+        kept = frozenset(pair for pair in keepable(chain, first, last) if rng.random() < 0.5)
         pins = {t: rng.randint(0, len(loops)) for t in outside(chain, first, last) if t not in whole and rng.random() < 0.5}
-        shape, nests = Shape(chain, first, last, loops), {}
+        shape, nests, later = Shape(chain, first, last, loops, kept), {}, {}
         for i in range(first, last + 1):
             op = chain.ops[i]
             if isinstance(op, Problem):
                 near = {t for t in op.tensors if t in pins or t in whole or t in internal(chain, first, last)}
-                nests[i] = random_nest(rng, Problem(op.name, op.einsum, shape.sizes(i), op.tensors), arch, near)
-        groups.append(Group(first, last, loops, pins, nests))
+                for phase in shape.variants(i):
+                    tile = Problem(op.name, op.einsum, shape.sizes(i, phase), op.tensors)
+                    nest = random_nest(rng, tile, arch, near)
+                    nests, later = (nests, later | {(i, phase): nest}) if phase else (nests | {i: nest}, later)
+        groups.append(Group(first, last, loops, pins, nests, kept, later))
     return FusedMapping(tuple(groups), "L1", whole)
 
 
@@ -157,7 +168,11 @@ def check(seed: int) -> None:
             reads[key] = reads.get(key, 0) + traffic.reads
             writes[key] = writes.get(key, 0) + traffic.writes
         for i in group.ops:
-            assert counts.held_words[i] == machine.fullest[number, i], chain.output(i)
+            if group.kept:
+                assert counts.held_words[i] >= machine.fullest[number, i], chain.output(i)
+            else:
+                assert counts.held_words[i] == machine.fullest[number, i], chain.output(i)
+            assert counts.held_words[i] >= machine.waiting[number, i], chain.output(i)
             assert counts.steps.get(i, 0) == machine.steps[i]
             assert counts.macs.get(i, 0) == machine.macs[i]
     assert ops == machine.vector_ops

@@ -54,7 +54,7 @@ def nests(problem, arch, near=frozenset()):
     per = []
     for n in arch.nodes[1:]:
         if isinstance(n, FanOut):
-            per.append([[("spatial", (n, a)) for a in n.axes]])
+            per.append([[("gap", False), *(("spatial", (n, a)) for a in n.axes)]])
         else:
             held = [t for t in problem.tensors if n.must_hold(problem.role(t)) and not (n.name == first and t in near)]
             per.append(

@@ -7,6 +7,9 @@
   shared loop above its mark that moves it, as any tile is. Results that come back for more (a shared loop over a dim that the
   op sums over) read their partial sums at every visit but the first, pinned or not.
 * A shared loop over a dim that an op lacks runs the op again: all its counts are multiplied.
+* A dim that windows slide over follows the shared loop of its reader (`orchard.mapping.halo`): an op works on one tile at the
+  loop's first step and on another at later ones, each with a nest of its own; rows that overlap are made again or kept.
+* A pinned tile that slides brings at each step of its innermost loop only what the step before did not have.
 * The vector unit reads each word of its inputs once from the level it stands beside and writes each result once, at
   `ops_per_element` operations per result; operations cost energy, and `lanes` of them are done per cycle. An elementwise result
   takes the place of its input. Words that live elsewhere pass through the unit's level (write and read there).
@@ -15,7 +18,9 @@
   element that its reader accumulates is multiplied by the row's factor: one operation, one word read and written, per step.
 * Capacity of the fusion level, at each op: pinned tiles of the whole group, intermediates kept whole, running statistics, the
   tiles of intermediates that are live (made, and still to be read), and the op's own tiles. With an overlapping vector unit the
-  tiles that it reads and writes are there twice, since it works on one while the MACs work on the other.
+  tiles that it reads and writes are there twice, since it works on one while the MACs work on the other. Rows kept for the next
+  step are part of the intermediate's tile if that step is the next to move it, and held between its uses; rows kept along a loop
+  further out (a line buffer) stand beside the tile all the time.
 * Time of a group: every resource adds up its cycles over the ops; the slowest sets the time. The vector unit overlaps with the
   MACs (`overlap`) from tile to tile: max(MAC, vector) + min(MAC, vector) / iterations; or they take turns: the sum. Groups run
   one after the other.
@@ -33,7 +38,7 @@ from orchard.cost.nest import Traffic, count
 from orchard.hw.arch import Architecture, VectorUnit
 from orchard.mapping.chain import ONE_OP_KINDS, Chain, VectorOp
 from orchard.mapping.errors import MappingError
-from orchard.mapping.fused import FusedMapping, Group, Shape, in_place, internal
+from orchard.mapping.fused import FusedMapping, Group, Phase, Shape, in_place, internal
 from orchard.mapping.nest import refuse
 from orchard.mapping.problem import Problem
 
@@ -82,13 +87,13 @@ class _Counter:
 
     def __init__(self, chain: Chain, arch: Architecture, mapping: FusedMapping, group: Group) -> None:
         self.chain, self.arch, self.mapping, self.group = chain, arch, mapping, group
-        self.shape = Shape(chain, group.first, group.last, group.loops)
+        self.shape = Shape.of(chain, group)
         self.root = arch.levels[0].name
         self.own = internal(chain, group.first, group.last)
         self.traffic: dict[tuple[str, str], Traffic] = defaultdict(Traffic)
         self.steps: dict[int, int] = {}
         self.macs: dict[int, int] = {}
-        self.tiles_of_op: dict[int, int] = {}
+        self.tiles_of_op: dict[tuple[int, Phase], int] = {}
         self.vector_ops = 0
 
     def near(self, tensor: str) -> bool:
@@ -96,26 +101,31 @@ class _Counter:
         return tensor in self.own or tensor in self.group.pins or tensor in self.mapping.whole
 
     def einsum(self, index: int, op: Problem) -> None:
+        self.steps[index] = self.macs[index] = 0
+        for phase, iterations in self.shape.variants(index).items():
+            self._einsum(index, op, phase, iterations)
+
+    def _einsum(self, index: int, op: Problem, phase: Phase, iterations: int) -> None:
         shape = self.shape
-        tile = Problem(op.name, op.einsum, shape.sizes(index), op.tensors, op.bits)
+        tile = Problem(op.name, op.einsum, shape.sizes(index, phase), op.tensors, op.bits)
         roots = {t: self.mapping.level for t in op.tensors if self.near(t) and self.mapping.level}
-        nest, again = self.group.nests[index], shape.partial_runs(index)
-        first = shape.iterations // again
+        nest, again = self.group.nest(index, phase), shape.partial_runs(index)
+        first = iterations // again
         fresh = count(nest, tile, self.arch, roots=roots)
         counts = [(first, fresh)]
         if again > 1:
-            counts.append((shape.iterations - first, count(nest, tile, self.arch, roots=roots, resumed=True)))
+            counts.append((iterations - first, count(nest, tile, self.arch, roots=roots, resumed=True)))
         for times, counted in counts:
             for key, words in counted.traffic.items():
                 self.traffic[key] += _times(words, times)
-        self.steps[index] = shape.iterations * fresh.steps
-        self.macs[index] = shape.iterations * fresh.macs
+        self.steps[index] += iterations * fresh.steps
+        self.macs[index] += iterations * fresh.macs
         held = [t for t in op.tensors if not self.near(t) and (self.mapping.level, t) in fresh.footprint]
-        self.tiles_of_op[index] = sum(fresh.footprint[self.mapping.level or "", t] for t in held)
+        self.tiles_of_op[index, phase] = sum(fresh.footprint[self.mapping.level or "", t] for t in held)
 
     def pinned(self, tensor: str, depth: int) -> None:
         index = next(i for i in self.group.ops if tensor in self.chain.ops[i].tensors)
-        moved = self.shape.visits(tensor, index, depth) * self.chain.elements(tensor)
+        moved = self.shape.moved(tensor, index, depth)
         written = self.chain.writers.get(tensor) in self.group.ops
         self._exchange(tensor, self.root, self.mapping.level or "", moved, written)
 
@@ -127,19 +137,19 @@ class _Counter:
         self.traffic[below, tensor] += down
 
     def vector(self, index: int, op: VectorOp) -> None:
-        shape, repeats = self.shape, self.shape.repeats(index)
-        results = self.chain.elements(op.output) * repeats
+        shape = self.shape
+        results = shape.computed(index)
         self.vector_ops += results * ops_per_element(self.chain, self.arch, op.kind)
-        own_tiles = 0
+        variants = shape.variants(index)
         for tensor in dict.fromkeys(op.inputs):
-            words = shape.iterations * shape.tile(tensor, index)
-            self._stream(tensor, words, "read")
-            if not self.near(tensor):
-                own_tiles += shape.tile(tensor, index)
+            self._stream(tensor, sum(n * shape.streamed(tensor, index, phase) for phase, n in variants.items()), "read")
         self._stream(op.output, results, "write")
+        own = [t for t in dict.fromkeys(op.inputs) if not self.near(t)]
         if not self.near(op.output) and op.output not in in_place(self.chain, self.group.first, self.group.last):
-            own_tiles += shape.tile(op.output, index)
-        self.tiles_of_op[index] = own_tiles if self._home() != self.root else 0
+            own.append(op.output)
+        for phase in variants:
+            held = sum(shape.streamed(t, index, phase) for t in own)
+            self.tiles_of_op[index, phase] = held if self._home() != self.root else 0
         steps = shape.rescaled(index)
         if steps > 1:
             rows = results // self.chain.sizes[op.over or ""] * (steps - 1)
@@ -192,9 +202,13 @@ def _times(words: Traffic, n: int) -> Traffic:
     return Traffic(words.reads * n, words.writes * n, words.copy_reads * n, words.copy_writes * n)
 
 
-def live_tiles(chain: Chain, group: Group, arch: Architecture, whole: frozenset[str]) -> dict[int, int]:
+Held = Mapping[tuple[int, Phase], int]
+"""Words in the fusion level by op and phase of the shared loops."""
+
+
+def live_tiles(chain: Chain, group: Group, arch: Architecture, whole: frozenset[str]) -> Held:
     """Words of the group's intermediates in the fusion level while each op runs."""
-    shape = Shape(chain, group.first, group.last, group.loops)
+    shape = Shape.of(chain, group)
     own = internal(chain, group.first, group.last) - whole
     placed = in_place(chain, group.first, group.last)
     vectored = {t for i in group.ops if isinstance(chain.ops[i], VectorOp) for t in chain.ops[i].tensors}
@@ -206,8 +220,22 @@ def live_tiles(chain: Chain, group: Group, arch: Architecture, whole: frozenset[
         output = chain.output(i)
         if output in placed and placed[output] in live:
             live = [t for t in live if t != placed[output]] if output in live else live
-        held[i] = sum(shape.tile(t, chain.writers[t]) * (2 if twice and t in vectored else 1) for t in live)
+        for phase in shape.phases:
+            words = sum(shape.stored(t, phase) * (2 if twice and t in vectored else 1) for t in live)
+            held[i, phase] = words + sum(_kept(shape, t, i, phase) for t in own)
     return held
+
+
+def _kept(shape: Shape, tensor: str, index: int, phase: Phase) -> int:
+    """Words of an intermediate that wait for later steps, beside its tile, while op `index` runs."""
+    writer, reader = shape.chain.writers[tensor], shape.chain.readers[tensor][-1]
+    total = 0
+    for dim in shape.keeps(tensor):
+        words, in_tile = shape.left_over(tensor, dim, phase)
+        nothing_yet = in_tile and index < writer and dim not in phase
+        if not (in_tile and writer <= index <= reader) and not nothing_yet:
+            total += words
+    return total
 
 
 def count_group(chain: Chain, arch: Architecture, mapping: FusedMapping, group: Group) -> GroupCounts:
@@ -225,7 +253,10 @@ def count_group(chain: Chain, arch: Architecture, mapping: FusedMapping, group: 
     if mapping.level is not None:
         always = _always_held(chain, mapping, group)
         tiles = live_tiles(chain, group, arch, mapping.whole)
-        held = {i: always + tiles[i] + counter.tiles_of_op.get(i, 0) for i in group.ops}
+        held = dict.fromkeys(group.ops, 0)
+        for (i, phase), words in tiles.items():
+            own = counter.tiles_of_op.get((i, counter.shape.phase_of(i, phase)), 0)
+            held[i] = max(held[i], always + words + own)
     iterations = counter.shape.iterations
     return GroupCounts(dict(counter.traffic), counter.steps, counter.macs, counter.vector_ops, held, iterations)
 
@@ -238,12 +269,13 @@ def count_vector(chain: Chain, arch: Architecture, mapping: FusedMapping, group:
         if isinstance(op, VectorOp):
             counter.vector(i, op)
     traffic, iterations = dict(counter.traffic), counter.shape.iterations
-    return GroupCounts(traffic, {}, {}, counter.vector_ops, counter.tiles_of_op, iterations)
+    held = {i: max(n for (j, _), n in counter.tiles_of_op.items() if j == i) for i, _ in counter.tiles_of_op}
+    return GroupCounts(traffic, {}, {}, counter.vector_ops, held, iterations)
 
 
 def _always_held(chain: Chain, mapping: FusedMapping, group: Group) -> int:
     """Words in the fusion level during the whole group: pinned tiles, whole intermediates that live across it, statistics."""
-    shape = Shape(chain, group.first, group.last, group.loops)
+    shape = Shape.of(chain, group)
     total = sum(shape.statistics(i) * 2 for i in group.ops)
     for tensor, depth in group.pins.items():
         index = next(i for i in group.ops if tensor in chain.ops[i].tensors)

@@ -220,12 +220,13 @@ def _axis(text: str, where: str) -> Axis:
 def _thin_windows(drafts: list[_Draft], sizes: Mapping[str, int]) -> list[_Draft]:
     """A window whose filter has one tap and whose stride is 1 is a plain axis: `p+r` with r=1 is p."""
 
-    def thin(axis: Axis) -> Axis:
-        left = tuple((c, d) for c, d in axis.terms if sizes.get(d) != 1)
+    def thin(axis: Axis, made: set[str]) -> Axis:
+        left = tuple((c, d) for c, d in axis.terms if sizes.get(d) != 1 or d in made)
         return Axis(left) if len(axis.terms) > 1 and len(left) == 1 and left[0][0] == 1 else axis
 
     def taps(accesses: tuple[Access, ...]) -> tuple[Access, ...]:
-        return tuple(tuple(thin(axis) for axis in access) for access in accesses)
+        made = {d for axis in accesses[-1] for d in axis.dims}
+        return tuple(tuple(thin(axis, made) for axis in access) for access in accesses)
 
     return [(kind, over, names, taps(accesses)) for kind, over, names, accesses in drafts]
 

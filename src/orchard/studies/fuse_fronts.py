@@ -42,6 +42,8 @@ class Rest:
 class OpModel(NestModel):
     """`orchard.search.layered.Model` for one op of a chain, down from the fusion level."""
 
+    keeps_room = True  # a finished row says what its tiles take
+
     def __init__(
         self,
         problem: Problem,
@@ -71,14 +73,13 @@ class OpModel(NestModel):
 
     def expand(self, slot: Slot, batch: Batch, best: float) -> Iterable[tuple[Slot, Batch]]:
         stage, mask, waiting = _parts(slot)
-        if stage == self.fusion_stage and waiting < 0:
+        if stage != self.fusion_stage:
+            yield from super().expand(slot, batch, best)
+            return
+        if waiting < 0:
             onward: Slot = (stage + 1, mask, -1)
             yield onward, self._batch(onward, batch.carried, np.arange(len(batch)), "done")
-            yield from self._place(slot, batch, self.fusion)
-        elif stage == self.fusion_stage:
-            yield from self._close(slot, batch, self.fusion, waiting, mask)
-        else:
-            yield from super().expand(slot, batch, best)
+        yield from self._place(slot, batch, self.fusion)  # while inner tiles wait, too; what is not placed is there already
 
     def _nothing_outside(self, stage: int) -> bool:  # noqa: ARG002 - shared tiles bound every dim
         return False

@@ -42,6 +42,8 @@ class Pattern:
 class NestModel:
     """`orchard.search.layered.Model` for one problem, machine and pattern of residency."""
 
+    keeps_room = False  # whether the words used in a level matter once all its tensors are placed
+
     def __init__(
         self,
         problem: Problem,
@@ -1012,7 +1014,7 @@ class NestModel:
         tensor = self.flows[flow].tensor
         tiles = self.lattice.values(idx)
         complete = mask == (1 << len(self.held[level.name])) - 1
-        if level.capacity_words is not None and not level.is_partitioned and not complete:
+        if level.capacity_words is not None and not level.is_partitioned and (self.keeps_room or not complete):
             carried["room"] = carried["room"] + self._tile_words(tensor, tiles)
         carried |= {
             f"wait_tiles{flow}": tiles,
