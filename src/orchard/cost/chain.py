@@ -144,12 +144,8 @@ class _Counter:
         for tensor in dict.fromkeys(op.inputs):
             self._stream(tensor, sum(n * shape.streamed(tensor, index, phase) for phase, n in variants.items()), "read")
         self._stream(op.output, results, "write")
-        own = [t for t in dict.fromkeys(op.inputs) if not self.near(t)]
-        if not self.near(op.output) and op.output not in in_place(self.chain, self.group.first, self.group.last):
-            own.append(op.output)
         for phase in variants:
-            held = sum(shape.streamed(t, index, phase) for t in own)
-            self.tiles_of_op[index, phase] = held if self._home() != self.root else 0
+            self.tiles_of_op[index, phase] = self.vector_tiles(index, op, phase)
         steps = shape.rescaled(index)
         if steps > 1:
             rows = results // self.chain.sizes[op.over or ""] * (steps - 1)
@@ -160,6 +156,15 @@ class _Counter:
                 moved = (steps - 1) * self.chain.elements(output)
                 self.vector_ops += moved
                 self._both_ways(output, moved)
+
+    def vector_tiles(self, index: int, op: VectorOp, phase: Phase) -> int:
+        """Words of the op's own tiles of tensors from outside, on their way to the unit and back."""
+        if self._home() == self.root:
+            return 0
+        own = [t for t in dict.fromkeys(op.inputs) if not self.near(t)]
+        if not self.near(op.output) and op.output not in in_place(self.chain, self.group.first, self.group.last):
+            own.append(op.output)
+        return sum(self.shape.streamed(t, index, phase) for t in own)
 
     def _both_ways(self, tensor: str, words: int) -> None:
         """Words that the unit reads and writes back in the fusion level."""
@@ -271,6 +276,17 @@ def count_vector(chain: Chain, arch: Architecture, mapping: FusedMapping, group:
     traffic, iterations = dict(counter.traffic), counter.shape.iterations
     held = {i: max(n for (j, _), n in counter.tiles_of_op.items() if j == i) for i, _ in counter.tiles_of_op}
     return GroupCounts(traffic, {}, {}, counter.vector_ops, held, iterations)
+
+
+def vector_room(chain: Chain, arch: Architecture, mapping: FusedMapping, group: Group) -> int:
+    """Most words in the fusion level beside pinned tiles, whole intermediates and statistics while an elementwise op runs."""
+    counter = _Counter(chain, arch, mapping, group)
+    most = 0
+    for (i, phase), words in live_tiles(chain, group, arch, mapping.whole).items():
+        op = chain.ops[i]
+        if isinstance(op, VectorOp):
+            most = max(most, words + counter.vector_tiles(i, op, counter.shape.phase_of(i, phase)))
+    return most
 
 
 def _always_held(chain: Chain, mapping: FusedMapping, group: Group) -> int:

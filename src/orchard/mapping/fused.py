@@ -30,6 +30,8 @@ from orchard.mapping.nest import Nest, print_nest
 from orchard.mapping.problem import Problem
 
 
+Kept = frozenset[tuple[str, str]]
+"""(intermediate, shared dim) whose overlap along that dim stays in the fusion level."""
 Phase = frozenset[str]
 """Shared dims that windows follow and whose loops are past their first step."""
 
@@ -54,7 +56,7 @@ class Group:
     loops: tuple[SharedLoop, ...] = ()
     pins: Mapping[str, int] = field(default_factory=dict)
     nests: Mapping[int, Nest] = field(default_factory=dict)
-    kept: frozenset[tuple[str, str]] = frozenset()
+    kept: Kept = frozenset()
     later: Mapping[tuple[int, Phase], Nest] = field(default_factory=dict)
 
     def nest(self, index: int, phase: Phase) -> Nest:
@@ -80,7 +82,7 @@ class Shape:
 
     def __init__(
         self, chain: Chain, first: int, last: int, loops: tuple[SharedLoop, ...],
-        kept: frozenset[tuple[str, str]] = frozenset(),
+        kept: Kept = frozenset(),
     ) -> None:  # fmt: skip
         self.chain, self.ops, self.loops, self.kept = chain, range(first, last + 1), loops, kept
         self.own = internal(chain, first, last)

@@ -194,3 +194,12 @@ def least_extent(chain: Chain, axis: Axis, taps: frozenset[str]) -> int:
     if rows == chain.sizes[dim] and stride <= span:
         return whole
     return min(whole, rows * min(stride, span))
+
+
+def least_elements(chain: Chain, tensor: str) -> int:
+    """Elements of a tensor that are read or written at the least."""
+    user = next(i for i, op in enumerate(chain.ops) if tensor in op.tensors)
+    total = 1
+    for axis in chain.ops[user].access(tensor):
+        total *= least_extent(chain, axis, chain.reduced(user)) if len(axis.terms) > 1 else least_rows(chain, axis.dims[0])
+    return total

@@ -62,14 +62,13 @@ def _intermediate(mapped: MappedChain, tensor: str) -> dict[str, Any]:
     words = mapped.chain.elements(tensor)
     for group in mapped.mapping.groups:
         if part == "tile" and tensor in internal(mapped.chain, group.first, group.last):
-            shape = Shape(mapped.chain, group.first, group.last, group.loops)
-            words = shape.tile(tensor, mapped.chain.writers[tensor])
+            words = Shape.of(mapped.chain, group).stored(tensor, frozenset())
     return {"tensor": tensor, "level": level, "part": part, "words": words}
 
 
 def _group(mapped: MappedChain, number: int, group: Group) -> dict[str, Any]:
     chain, cost = mapped.chain, mapped.estimate.groups[number]
-    shape = Shape(chain, group.first, group.last, group.loops)
+    shape = Shape.of(chain, group)
     return {
         "ops": [chain.output(i) for i in group.ops],
         "loops": [{"dim": x.dim, "trips": shape.trips[x.dim], "tile": x.tile} for x in group.loops],

@@ -31,12 +31,12 @@ from orchard.cost.chain import ChainEstimate, core_cycles, estimate_chain, ops_p
 from orchard.hw.arch import Architecture, FanOut, Level
 from orchard.mapping.chain import Chain, VectorOp, extent
 from orchard.mapping.errors import ImpossibleSpace, MappingError
-from orchard.mapping.fused import FusedMapping, Group
-from orchard.mapping.lattice import lattice_of
+from orchard.mapping.fused import FusedMapping, Group, Shape
+from orchard.mapping.halo import least_elements
 from orchard.mapping.nest import refuse
 from orchard.mapping.problem import Problem
 from orchard.search.layered import Slot
-from orchard.studies.fuse_fronts import OpFronts, OpModel, Rest, op_fronts, together
+from orchard.studies.fuse_fronts import OpFronts, OpModel, Rest, op_fronts, op_spaces, tile_options, together
 from orchard.studies.fuse_groups import Floor, GroupSearch, Point, Prices
 from orchard.studies.map import OBJECTIVES, map_op, patterns
 from orchard.studies.nest_search import Objective, Pattern
@@ -150,7 +150,8 @@ class _Search:
         self.deadline = None if time_limit_s is None else started + time_limit_s
         self.einsums = [i for i, op in enumerate(chain.ops) if isinstance(op, Problem)]
         lanes = tuple(sorted({size for fan in arch.fan_outs for size in fan.axes.values()}))
-        self.lattices = {i: lattice_of(self._problem(i), "perfect", lanes) for i in self.einsums}
+        self.options, self.all_tiles = tile_options(chain)
+        self.spaces = op_spaces(chain, self.options, lanes)
         self.considered = 0
         self.models: dict[int, OpModel] = {}
         self.best: tuple[float, FusedMapping] | None = None
@@ -165,8 +166,8 @@ class _Search:
         prices = self._prices(compare_time=True)
         loose = {i: self._beam(i) for i in self.einsums}
         self.least = {i: self._least_energy(i, loose[i]) for i in self.einsums}
-        self.cycles = {i: loose[i].model.problem.macs / loose[i].model.most_lanes[0] / loose[i].model.mac_rate
-                       for i in self.einsums}  # fmt: skip
+        self.cycles = {i: m.problem.macs * m.part / m.most_lanes[0] / m.mac_rate
+                       for i, m in ((i, loose[i].model) for i in self.einsums)}  # fmt: skip
         self.vector = self._vector_least(prices)
         self.moved = self._external_least(prices)
         self.cuts = self._cuts(prices)
@@ -184,6 +185,7 @@ class _Search:
         cost = estimate_chain(mapping, self.chain, self.arch)
         true = self._value(cost)
         assert abs(true - value) <= 1e-6 * abs(value), (true, value)
+        proven = proven and self.all_tiles
         bound = true if proven else min(bound, true)
         unfused = None if unfused is None else max(unfused, true)
         return MappedChain(
@@ -209,8 +211,9 @@ class _Search:
         """Rows of one op over all patterns."""
         parts = []
         for pattern in self._patterns(index):
-            model = OpModel(self._problem(index), self.arch, self.lattices[index], pattern, objective, rest,
-                            compare_time=compare_time, like=self.models.get(index))  # fmt: skip
+            space = self.spaces[index]
+            model = OpModel(space.problem, self.arch, space.lattice, pattern, objective, rest,
+                            compare_time=compare_time, part=space.part, like=self.models.get(index))  # fmt: skip
             self.models.setdefault(index, model)
             parts.append(op_fronts(model, limit=limit, beam=beam, progress=self._watch))
         found = together(parts)
@@ -228,12 +231,16 @@ class _Search:
         objective: Objective = "traffic" if self.objective == "traffic" else "energy"
         known = loose.least_energy
         for width in _WIDER if any(loose.model.flow_words.windows.values()) else ():
-            known = min(known, self._search_op(index, objective, Rest(), known, compare_time=False, beam=width).least_energy)
-        return min(known, self._search_op(index, objective, Rest(), known, compare_time=False).least_energy)
+            limit = known * self.spaces[index].part
+            known = min(known, self._search_op(index, objective, Rest(), limit, compare_time=False, beam=width).least_energy)
+        limit = known * self.spaces[index].part
+        known = min(known, self._search_op(index, objective, Rest(), limit, compare_time=False).least_energy)
+        return known * self.spaces[index].part
 
     def _group(self, first: int, last: int, whole: frozenset[str], fronts: dict[int, OpFronts], prices: Prices) -> GroupSearch:
         ops = range(first, last + 1)
-        return GroupSearch(self.chain, self.arch, first, last, whole, fronts, prices, self._floor_beside(ops))
+        return GroupSearch(self.chain, self.arch, first, last, whole, fronts, prices, self._floor_beside(ops),
+                           self.options, self._check_time)  # fmt: skip
 
     def _floor_beside(self, ops: range) -> Floor:
         """Least energy and cycles of everything but these ops."""
@@ -253,10 +260,10 @@ class _Search:
         found = {}
         for i, op in enumerate(self.chain.ops):
             if isinstance(op, VectorOp) and self.arch.vector is not None:
-                results = self.chain.elements(op.output)
+                results = least_elements(self.chain, op.output)
                 ops = results * ops_per_element(self.chain, self.arch, op.kind)
                 beside = self.arch.vector.beside
-                words = sum(self.chain.elements(t) for t in dict.fromkeys(op.inputs))
+                words = sum(least_elements(self.chain, t) for t in dict.fromkeys(op.inputs))
                 energy = words * prices.word(beside, "read") + results * prices.word(beside, "write")
                 found[i] = (energy + ops * prices.vector_op, ops / self.arch.vector.lanes)
         return found
@@ -272,7 +279,7 @@ class _Search:
                 near = prices.word(self.level.name, kinds[1]) if through else 0.0
                 must = self.level.must_hold("I") and self.level.must_hold("W") and self.level.must_hold("O")
                 near = near if must else 0.0
-                found[t] = self.chain.elements(t) * (prices.word(self.root.name, kinds[0]) + near)
+                found[t] = least_elements(self.chain, t) * (prices.word(self.root.name, kinds[0]) + near)
         return found
 
     def _score_floor(self, prices: Prices) -> float:
@@ -413,9 +420,13 @@ class _Search:
         groups = []
         for point in points:
             group = point.recipe.group
-            tiles = {loop.dim: loop.tile for loop in group.loops}
-            nests = {i: fronts[i].nest(rows, row, tiles) for i, (rows, row) in point.recipe.rows.items()}
-            groups.append(replace(group, nests=nests))
+            shape = Shape.of(self.chain, group)
+            nests = {
+                (i, phase): fronts[i].nest(rows, row, shape.sizes(i, phase))
+                for (i, phase), (rows, row) in point.recipe.rows.items()
+            }
+            first = {i: nest for (i, phase), nest in nests.items() if not phase}
+            groups.append(replace(group, nests=first, later={k: nest for k, nest in nests.items() if k[1]}))
         mapping = FusedMapping(tuple(groups), self.level.name, cut.whole)
         value = self._value(estimate_chain(mapping, self.chain, self.arch))
         if value < self._worst():

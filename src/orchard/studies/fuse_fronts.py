@@ -6,19 +6,29 @@ the shared loops). Tiles do not wait across the fusion level, because other ops 
 finished row says which tiles the nest needs at least (`reach`), and stands for every tile of the shared loops that these divide.
 With tiles that divide one another the words of a flow depend on the tiles below it and on the dims' whole sizes only, so a row
 costs the same (over all iterations) under every one of these shared tiles; `orchard.cost.chain` counts it, and a test compares.
+
+Dims that follow windows have blocks that do not divide the dim, and blocks that overlap. But words and steps of a row are also
+proportional to every dim that the op does not sum over, as long as the row's tiles divide it. So such an op is searched on a
+problem whose following dims are a common multiple of all their blocks, with the blocks' divisors as tiles (`op_space`); a row
+stands for every block that its tiles divide, at the block's share of the cost.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations
+from math import lcm
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from orchard.hw.arch import Architecture
-from orchard.mapping.lattice import Lattice, Spread
+from orchard.mapping.chain import Chain
+from orchard.mapping.fused import Shape, keepable, shared_dims
+from orchard.mapping.halo import Blocks, least_rows
+from orchard.mapping.lattice import Lattice, Spread, divisors, lattice_of
 from orchard.mapping.nest import Nest
 from orchard.mapping.problem import Problem
 from orchard.search.layered import Batch, Fronts, Progress, Slot, fronts
@@ -54,10 +64,12 @@ class OpModel(NestModel):
         rest: Rest,
         *,
         compare_time: bool,
+        part: float = 1.0,
         like: OpModel | None = None,
     ) -> None:
-        """`like`: a model of the same op on the same machine, whose tables serve again."""
-        self.rest, self.like = rest, like
+        """`part`: of the problem's iterations, those that any mapping of the chain needs. `like`: a model of the same op on the
+        same machine, whose tables serve again."""
+        self.rest, self.part, self.like = rest, part, like
         super().__init__(problem, arch, lattice, pattern, objective, compare_time=compare_time, ragged=False)
         self.fusion = arch.levels[1]
         self.fusion_stage = self.depth[self.fusion.name]
@@ -88,23 +100,98 @@ class OpModel(NestModel):
         return stage < self.fusion_stage
 
     def _score(self, energy: Floats, steps: Floats, words: Floats | None) -> Floats:
-        total = np.maximum(steps + self.rest.mac_cycles, self.rest.floor_cycles)
+        total = np.maximum(steps * self.part + self.rest.mac_cycles, self.rest.floor_cycles)
         if words is not None and self.compare_time:
             for column, (level, _, rate) in enumerate(self.limits):
                 if level.buffering != "single":
-                    total = np.maximum(total, words[..., column] / rate)
-        return self._combine(energy + self.rest.energy, total)
+                    total = np.maximum(total, self.part * words[..., column] / rate)
+        return self._combine(energy * self.part + self.rest.energy, total)
 
     def _closed_rest(self, slot: Slot, carried: dict[str, NDArray[Any]]) -> Floats:
         stage, mask, _ = _parts(slot)
         held = self.held[self.fusion.name]
         paid = [t for bit, t in enumerate(held) if mask >> bit & 1] if stage >= self.fusion_stage else []
-        return super()._closed_rest(slot, carried) + self.rest.own_moved - sum(self.rest.moved.get(t, 0.0) for t in paid)
+        moved = self.rest.own_moved - sum(self.rest.moved.get(t, 0.0) for t in paid)
+        return super()._closed_rest(slot, carried) + moved / self.part
 
     def placed(self, slot: Slot) -> frozenset[str]:
         """Tensors that a finished row loads into the fusion level itself."""
         held = self.held[self.fusion.name]
         return frozenset(t for bit, t in enumerate(held) if _parts(slot)[1] >> bit & 1)
+
+
+@dataclass(frozen=True)
+class OpSpace:
+    """What one op of a chain is searched on. `part`: of the problem's iterations, those that any mapping needs."""
+
+    problem: Problem
+    lattice: Lattice
+    part: float
+
+
+_MOST_MULTIPLE = 2**40
+
+
+def tile_options(chain: Chain) -> tuple[dict[str, tuple[int, ...]], bool]:
+    """(tiles that shared loops may have, by dim; whether these are all divisors). Followed dims may have to do without some, so
+    that the common multiple of all blocks stays a number that arrays can hold."""
+    found, complete = {}, True
+    for dim, size in chain.sizes.items():
+        chosen = [size]
+        for tile in reversed(divisors(size)[:-1]):
+            if all(lcm(*rows) <= _MOST_MULTIPLE for rows in _blocks_of(chain, dim, (*chosen, tile)).values()):
+                chosen.append(tile)
+            else:
+                complete = False
+        found[dim] = tuple(sorted(chosen))
+    return found, complete
+
+
+def _blocks_of(chain: Chain, base: str, tiles: tuple[int, ...]) -> dict[tuple[int, str], set[int]]:
+    """By op and dim that follows `base` in some group: the blocks that shared loops with these tiles can ask for."""
+    found: dict[tuple[int, str], set[int]] = {}
+    if not any(base in w.axis.dims or w.dim == base for w in chain.windows) and not chain.windows:
+        return found
+    for first, last in combinations(range(len(chain.ops)), 2):
+        if base not in shared_dims(chain, first, last):
+            continue
+        pairs = [pair for pair in keepable(chain, first, last) if pair[1] == base]
+        linked = Shape(chain, first, last, ()).links
+        for kept in (frozenset(c) for n in range(len(pairs) + 1) for c in combinations(pairs, n)):
+            for tile in tiles:
+                blocks = Blocks[int](chain, linked, {**chain.sizes, base: tile}.__getitem__, kept)
+                for i in range(first, last + 1):
+                    for d in chain.ops[i].dims:
+                        if linked.base.get(d) == base:
+                            made = blocks.made(i, d)
+                            later = {made.later} if tile < chain.sizes[base] else set()
+                            found.setdefault((i, d), {chain.sizes[d]}).update({made.first, *later})
+    return found
+
+
+def op_spaces(chain: Chain, options: Mapping[str, tuple[int, ...]], lanes: tuple[int, ...]) -> dict[int, OpSpace]:
+    """The space of every Einsum of a chain."""
+    wanted: dict[tuple[int, str], set[int]] = {}
+    for base, tiles in options.items():
+        for key, rows in _blocks_of(chain, base, tiles).items():
+            wanted.setdefault(key, set()).update(rows)
+    return {i: _op_space(chain, i, op, wanted, lanes) for i, op in enumerate(chain.ops) if isinstance(op, Problem)}
+
+
+def _op_space(
+    chain: Chain, index: int, op: Problem, wanted: dict[tuple[int, str], set[int]], lanes: tuple[int, ...]
+) -> OpSpace:
+    plain = lattice_of(op, "perfect", lanes)
+    sizes, tiles, part = dict(op.sizes), [], 1.0
+    for dim, divided in zip(plain.dims, plain.tiles):
+        rows = wanted.get((index, dim))
+        if rows is not None:
+            sizes[dim] = lcm(*rows)
+            divided = np.array(sorted({d for n in rows for d in divisors(n)}), dtype=np.int64)
+            part *= least_rows(chain, dim) / sizes[dim]
+        tiles.append(divided)
+    problem = Problem(op.name, op.einsum, sizes, op.tensors, op.bits)
+    return OpSpace(problem, Lattice(plain.dims, tuple(sizes[d] for d in plain.dims), tuple(tiles)), part)
 
 
 @dataclass(frozen=True)
@@ -136,10 +223,10 @@ class OpFronts:
         return min((float(rows.energy.min()) for rows in self.rows), default=float("inf"))
 
     def nest(self, rows: Rows, row: int, tiles: dict[str, int]) -> Nest:
-        """The nest on shared tiles `tiles` (whole sizes where a dim is not shared)."""
+        """The nest on tiles of these sizes."""
         trail = rows.found.trail(rows.slot, int(rows.source[row]))
         lattice = rows.model.lattice
-        top = [lattice.lookup[d][tiles.get(dim, lattice.sizes[d])] for d, dim in enumerate(lattice.dims)]
+        top = [lattice.lookup[d][tiles[dim]] for d, dim in enumerate(lattice.dims)]
         return rows.model.nest(trail, np.array(top, dtype=np.int64))
 
 

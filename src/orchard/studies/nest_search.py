@@ -719,7 +719,7 @@ class NestModel:
         full, rest = np.divmod(self.sizes, below * copies)
         busiest = full * below + np.minimum(rest, below)
         if len(self.fans) == 1:
-            carried["steps"] = busiest.prod(axis=1).astype(np.float64)
+            carried["steps"] = busiest.prod(axis=1, dtype=np.float64)
         else:
             carried["steps"] = carried["steps"] / lanes
         waiting = _parts(onward)[2]
