@@ -6,6 +6,7 @@ words, room in the fusion level) are left out before the product over ops is tak
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from orchard.cost.nest import count
 from orchard.hw.arch import Architecture, Compute, FanOut, Level, VectorUnit
 from orchard.mapping import Problem
 from orchard.mapping.chain_text import parse_chain
-from orchard.mapping.fused import FusedMapping, Group, Shape, SharedLoop, internal, outside, shared_dims
+from orchard.mapping.fused import FusedMapping, Group, Shape, SharedLoop, internal, keepable, outside, shared_dims
 
 sys.path.insert(0, str(Path(__file__).parent))
 from exhaustive import nests
@@ -26,11 +27,22 @@ TEXTS = [
     "U[m,f] = X[m,f] * W[m,f]; H[m,f] = relu(U[m,f])",
     "A[m] = X[m,d] * W[d]; B[m,n] = A[m] * Z[n]; C[n] = B[m,n] * D[m]",
     "A[m] = X[m,d] * W[m,d]; B[m] = relu(A[m])",
+    "A[y] = I[y] * V[y]; B[p] = A[p+r] * W[r]",
+    "A[y] = I[y+s] * V[s]; B[p] = A[p+r] * W[r]",
+    "A[y] = I[y] * V[y]; H[y] = relu(A[y]); B[p] = H[2*p+r] * W[r]",
+    "A[c,y] = I[y] * V[c]; B[p] = A[c,p+r] * W[c,r]",
+    "A[y] = I[y] * V[y]; B[z] = A[z+r] * U[r]; C[p] = B[p+s] * W[s]",
+    "A[y] = I[y] * V[y]; B[z] = A[2*z] * U[z]; C[p] = B[p+s] * W[s]",
+    "A[y,x] = I[y,x] * V[y]; B[p,q] = A[p+r,q+s] * W[r,s]",
 ]
 
 
 class TooMany(Exception):  # noqa: N818 - a signal
     """More than the test has time for."""
+
+
+def subsets(items):
+    return [frozenset(c) for n in range(len(items) + 1) for c in itertools.combinations(items, n)]
 
 
 def pareto(rows):
@@ -100,33 +112,36 @@ class Brute:
         free = [t for t in outside(self.chain, first, last) if t not in whole]
         for tiles in itertools.product(*(self.divisors(self.chain.sizes[d]) for d in dims)):
             walked = [SharedLoop(d, t) for d, t in zip(dims, tiles) if t < self.chain.sizes[d]]
-            for loops in itertools.permutations(walked):
+            pairs = keepable(self.chain, first, last)
+            for loops, kept in itertools.product(itertools.permutations(walked), subsets(pairs)):
                 for depths in itertools.product((None, *range(len(loops) + 1)), repeat=len(free)):
                     pins = {t: d for t, d in zip(free, depths) if d is not None}
                     near = internal(self.chain, first, last) | whole | pins.keys()
-                    shape = Shape(self.chain, first, last, loops)
-                    options = [self.ways(i, shape, frozenset(near)) for i in range(first, last + 1)
-                               if isinstance(self.chain.ops[i], Problem)]  # fmt: skip
-                    at = [i for i in range(first, last + 1) if isinstance(self.chain.ops[i], Problem)]
+                    shape = Shape(self.chain, first, last, loops, kept)
+                    at = [(i, phase) for i in range(first, last + 1) if isinstance(self.chain.ops[i], Problem)
+                          for phase in shape.variants(i)]  # fmt: skip
+                    options = [self.ways(*part, shape, frozenset(near)) for part in at]
                     for picked in itertools.product(*options):
-                        yield Group(first, last, loops, pins, dict(zip(at, picked)))
+                        nests = dict(zip(at, picked))
+                        yield Group(first, last, loops, pins, {i: n for (i, p), n in nests.items() if not p}, kept,
+                                    {part: n for part, n in nests.items() if part[1]})  # fmt: skip
 
-    def ways(self, i, shape, near):
+    def ways(self, i, phase, shape, near):
         """Nests of op `i` on its tile that no other beats in everything."""
         op = self.chain.ops[i]
-        again = shape.partial_runs(i)
-        first = shape.iterations // again
+        again, total = shape.partial_runs(i), shape.variants(i)[phase]
+        first = total // again
         near = near & set(op.tensors)
-        key = (i, tuple(shape.sizes(i).items()), near, first, shape.iterations)
+        key = (i, tuple(shape.sizes(i, phase).items()), near, first, total)
         if key not in self.memo:
-            tile = Problem(op.name, op.einsum, shape.sizes(i), op.tensors)
+            tile = Problem(op.name, op.einsum, shape.sizes(i, phase), op.tensors)
             roots = dict.fromkeys(near, self.arch.levels[1].name)
             kept = []
             for nodes in nests(tile, self.arch, near):
                 self.left -= 1
                 if self.left < 0:
                     raise TooMany
-                self.consider(kept, nodes, tile, roots, first, shape.iterations - first)
+                self.consider(kept, nodes, tile, roots, first, total - first)
             self.memo[key] = [nest for _, nest in kept]
         return self.memo[key]
 
@@ -160,7 +175,7 @@ class Brute:
 
 def chain_case(rng):
     text = rng.choice(TEXTS)
-    dims = sorted({d for d in "mpefdn" if f"{d}," in text or f"{d}]" in text})
+    dims = sorted({d for d in "mpefdncrsq" if re.search(rf"\b{d}\b", text)})
     chain = parse_chain(text, {d: rng.choice([1, 2, 2, 3, 4] if len(dims) < 4 else [1, 1, 2, 2, 2, 3]) for d in dims})
 
     def bw():

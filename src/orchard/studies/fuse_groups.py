@@ -276,8 +276,9 @@ class GroupSearch:
         room = self.capacity - self.reserved - self._live(i, blocks, tiles)
         own = self.linked.walked(op.dims)
         times = self._trips((d for d in self.dims if d not in own), tiles)
-        for d, total in self._computed(i, blocks, tiles).items():
-            times = times * total / model.problem.sizes[d]
+        computed = self._computed(i, blocks, tiles)
+        for d in op.dims:
+            times = times * computed.get(d, self.chain.sizes[d]) / model.problem.sizes[d]
         at = [self._positions(i, d, tiles, blocks) for d in model.lattice.dims]
         for rows in self.allowed[i]:
             pinned = [t for t in op.tensors if t in self.externals and t not in rows.placed]
