@@ -194,6 +194,19 @@ def chain_case(rng):
     return chain, arch, rng.choice(["edp", "energy", "latency", "traffic"])
 
 
+def sliding_case(rng):
+    """Windows on a machine whose buffer holds a few rows, where keeping, computing again and sharing all have their price."""
+    text = rng.choice([t for t in TEXTS if "p+r" in t and "c" not in t and "q" not in t and "2*z" not in t])
+    dims = sorted(d for d in "prs" if re.search(rf"\b{d}\b", text))
+    chain = parse_chain(text, {d: rng.choice([4, 6] if d == "p" else [2, 3]) for d in dims})
+    root = Level(name="D", read_energy_pj=20.0, write_energy_pj=30.0, bandwidth=rng.choice([None, 2]))
+    glb = Level(name="G", capacity_words=rng.randint(4, 12), read_energy_pj=rng.randint(1, 3), write_energy_pj=2)
+    compute = Compute(energy_pj=rng.choice([1.0, 30.0]))
+    vector = VectorUnit(lanes=rng.randint(1, 4), energy_pj=rng.choice([1, 30]), beside="G", overlap=rng.random() < 0.5)
+    arch = Architecture(name="toy", nodes=(root, glb), compute=compute, vector=vector)
+    return chain, arch, rng.choice(["edp", "energy", "latency"])
+
+
 def brute_chain(chain, arch, objective, limit):
     """(best value and mapping or None, mappings tried), or TooMany."""
     return Brute(chain, arch, objective, limit).run()

@@ -29,7 +29,6 @@ from orchard.mapping.halo import Blocks, Links, links, windowed
 from orchard.mapping.nest import Nest, print_nest
 from orchard.mapping.problem import Problem
 
-
 Kept = frozenset[tuple[str, str]]
 """(intermediate, shared dim) whose overlap along that dim stays in the fusion level."""
 Phase = frozenset[str]
@@ -200,8 +199,8 @@ class Shape:
         return prod(n for d, n in self.trips.items() if d in self.chain.reduced(index))
 
     def moved(self, tensor: str, index: int, depth: int) -> int:
-        """Elements that are brought for a pinned tile over all iterations: at every step of the innermost loop that moves it, only
-        what the step before did not have; whole tiles at loops further out; all again at loops over dims that it lacks."""
+        """Elements that are brought for a pinned tile over all iterations: at every step of the innermost loop that moves it,
+        only what the step before did not have; whole tiles at loops further out; all again at loops over dims that it lacks."""
         own = self.links.walked(self.chain.dims_of(tensor, index))
         movers = [k for k, loop in enumerate(self.loops[:depth]) if loop.dim in own and self.trips[loop.dim] > 1]
         last = self.loops[movers[-1]].dim if movers else ""
@@ -255,6 +254,7 @@ def internal(chain: Chain, first: int, last: int) -> frozenset[str]:
     return frozenset(t for t in chain.intermediates if chain.writers[t] in ops and chain.readers[t][-1] <= last)
 
 
+_MOST_LINKS = 1000
 _LINKS: dict[tuple[int, int, int], tuple[Chain, Links]] = {}
 
 
@@ -262,6 +262,8 @@ def _links(chain: Chain, first: int, last: int) -> Links:
     """`links` of a group; a search asks for them thousands of times."""
     key = (id(chain), first, last)
     if key not in _LINKS or _LINKS[key][0] is not chain:
+        if len(_LINKS) > _MOST_LINKS:
+            _LINKS.clear()
         _LINKS[key] = (chain, links(chain, range(first, last + 1), internal(chain, first, last)))
     return _LINKS[key][1]
 

@@ -111,7 +111,8 @@ class Blocks(Generic[Rows]):
         self, chain: Chain, linked: Links, tile: Callable[[str], Rows], kept: frozenset[tuple[str, str]]
     ) -> None:
         """`kept`: (intermediate, shared dim) whose overlap along that dim stays in the fusion level."""
-        self.chain, self.linked, self.tile, self.kept = chain, linked, tile, kept
+        self.chain, self.linked, self.kept = chain, linked, kept
+        self.tile: Callable[[str], Rows] = tile
 
     def made(self, index: int, dim: str) -> Block[Rows]:
         """What op `index` computes along one of its dims."""
@@ -166,11 +167,8 @@ def _most(a: Rows, b: Rows) -> Rows:
 
 def windowed(chain: Chain, ops: range, own: frozenset[str], linked: Links) -> tuple[tuple[str, str], ...]:
     """(intermediate, shared dim) whose blocks can overlap: what may be kept."""
-    return tuple(
-        dict.fromkeys(
-            (w.tensor, linked.base[w.dim]) for w in chain.windows if w.tensor in own and w.consumer in ops and w.dim in linked.base
-        )
-    )
+    inside = [w for w in chain.windows if w.tensor in own and w.consumer in ops and w.dim in linked.base]
+    return tuple(dict.fromkeys((w.tensor, linked.base[w.dim]) for w in inside))
 
 
 def least_rows(chain: Chain, dim: str) -> int:

@@ -73,6 +73,7 @@ def _group(mapped: MappedChain, number: int, group: Group) -> dict[str, Any]:
         "ops": [chain.output(i) for i in group.ops],
         "loops": [{"dim": x.dim, "trips": shape.trips[x.dim], "tile": x.tile} for x in group.loops],
         "pinned": {t: shape.tile(t, _user(chain, group, t), depth) for t, depth in group.pins.items()},
+        "kept": {t: [d for u, d in sorted(group.kept) if u == t] for t in sorted({t for t, _ in group.kept})},
         "repeats": {chain.output(i): shape.repeats(i) for i in group.ops},
         "level_words": max(mapped.estimate.counts[number].held_words.values(), default=0),
         "energy_pj": cost.energy_pj,

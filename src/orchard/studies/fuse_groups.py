@@ -30,7 +30,17 @@ from orchard.cost.nest import Traffic
 from orchard.hw.arch import Architecture, Level
 from orchard.mapping.chain import Chain, VectorOp
 from orchard.mapping.fused import (
-    FusedMapping, Group, Kept, Phase, Shape, SharedLoop, in_place, internal, keepable, outside, shared_dims,
+    FusedMapping,
+    Group,
+    Kept,
+    Phase,
+    Shape,
+    SharedLoop,
+    in_place,
+    internal,
+    keepable,
+    outside,
+    shared_dims,
 )  # fmt: skip
 from orchard.mapping.halo import Block, Blocks, least_elements
 from orchard.mapping.problem import Problem
@@ -197,7 +207,7 @@ class GroupSearch:
         for tensor, dim in kept:
             follower = next(d for d in self._dims_of(tensor) if self.linked.base.get(d) == dim)
             good &= (blocks.overlap(tensor, follower) > 0) & (self._trips([dim], grown) > 1)
-        return grown[good]
+        return np.asarray(grown[good])
 
     def _dims_of(self, tensor: str) -> list[str]:
         """Dims of an intermediate where it is written."""
@@ -285,8 +295,8 @@ class GroupSearch:
             extra = sum(self._pin_floor(t) for t in pinned if t not in charged)
             left = room - sum((self._tile_words(t, i, blocks) for t in pinned), np.zeros(len(tiles)))
             fits = np.ones((len(rows.energy), len(tiles)), dtype=bool)
-            for d, places in enumerate(at):
-                table = divides(model.lattice, d)[rows.reach[:, d]]
+            for position, places in enumerate(at):
+                table = divides(model.lattice, position)[rows.reach[:, position]]
                 fits &= np.any([table[:, place] for place in places], axis=0)
             fits &= rows.room[:, None] <= left[None, :]
             energy = np.minimum(energy, np.where(fits, rows.energy[:, None], np.inf).min(axis=0) * times + extra)
@@ -355,6 +365,7 @@ class GroupSearch:
         found: list[tuple[float, float, float, tuple[int, ...], Kept]] = []
         for count in range(len(self.pairs) + 1):
             for kept in map(frozenset, combinations(self.pairs, count)):
+                self.check_time()
                 tiles = self.tiles(kept)
                 if len(tiles):
                     energy, cycles = self.bounds(tiles, kept)
@@ -549,6 +560,7 @@ class _Here:
     ) -> None:  # fmt: skip
         s = self.s
         s.joined += 1
+        s.check_time()
         vector = self._vector(loops, chosen, held)
         if vector is None:
             return

@@ -172,6 +172,7 @@ class FusedGroup(Record):
     ops: list[str]
     loops: list[FusedLoop]
     pinned: dict[str, int]
+    kept: dict[str, list[str]]
     repeats: dict[str, int]
     level_words: int
     energy_pj: float
