@@ -102,6 +102,13 @@ def test_a_job_prints_one_line_per_op(capsys: pytest.CaptureFixture[str]) -> Non
     assert all(len(line) <= 80 for line in lines)
 
 
+def test_a_job_that_is_a_chain_is_fused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["map", "--job", "J3"]) == 0
+    told = capsys.readouterr()
+    assert "proven optimal" in told.out
+    assert "attention:h=12,m=2048,p=2048,e=64 --fuse --arch A64" in told.err
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -225,11 +225,20 @@ def map_one(
 
 def map_shipped_job(name: str, objective: Any, factors: Any, time_limit: float | None, as_json: bool) -> None:
     """Every op of a job that ships with the package."""
+    from orchard.app.map_fused import map_fused
     from orchard.mapping.jobs import job
     from orchard.report.map_job import job_record, job_text
     from orchard.studies.map_job import map_job
 
-    mapped = map_job(job(name), objective, factors=factors, time_limit_s=time_limit, say=note)
+    chosen = job(name)
+    if chosen.is_chain:
+        note(f"{name} is a chain: orchard map {chosen.ops[0].op} --fuse --arch {chosen.arch}")
+        wanted = objective or chosen.objective
+        map_fused(
+            chosen.ops[0].op, chosen.arch, None, "", wanted, None, time_limit, (), {"--factors": factors}, None, as_json
+        )
+        return
+    mapped = map_job(chosen, objective, factors=factors, time_limit_s=time_limit, say=note)
     if as_json:
         print_json(job_record(mapped))
     else:
