@@ -49,7 +49,8 @@ def map_job(
 ) -> MappedJob:
     """Map a job's ops one by one; `time_limit_s` is per op. Raises MappingError for a chain."""
     if job.is_chain:
-        raise MappingError(f"job {job.name} is a chain of ops, map it as one: orchard map {job.ops[0].op} --fuse --arch {job.arch}")
+        command = f"orchard map {job.ops[0].op} --fuse --arch {job.arch}"
+        raise MappingError(f"job {job.name} is a chain of ops, map it as one: {command}")
     arch = load_arch(job.arch)
     wanted: Objective = objective or job.objective  # type: ignore[assignment]
     layers = []
