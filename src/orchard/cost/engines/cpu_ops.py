@@ -27,26 +27,39 @@ def cpu_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: Mapp
     clock = fast_clock(hw)
     cores = (hw["cpu.s.cores"] + hw["cpu.p.cores"]) * clock
     compute = compute + np.where(k.mask("vector", "scan"), k.vector_ops * p["element_cycles"] / cores, 0.0)
-    moved = k.weight_bytes + k.state_bytes + k.input_bytes + k.output_bytes
-    memory = moved / (hw["cpu.bandwidth"] * p["stream_efficiency"])
-    compute, memory = overlapped(compute, memory, p["overlap_sharpness"])
     clusters = np.maximum(hw["cpu.s.clusters"] + hw["cpu.p.clusters"], 1.0)
+    on_die = clusters / hw["package.dies"]
+    others = on_die - 1.0 + on_die * p["second_die"] * (hw["package.dies"] - 1.0)
+    drawing = p["cluster_bytes_per_cycle"] * (1.0 + others * _shared_out(k, p))
+    single = (k.batch <= 1.0) & (np.minimum(k.rows, k.columns) <= 1.0)
+    drawing = np.where(single, p["vector_bytes_per_cycle"], drawing)
+    moved = k.weight_bytes + k.state_bytes + k.input_bytes + k.output_bytes
+    rate = hw["cpu.bandwidth"] * p["stream_efficiency"]
+    drawn = np.where(products, np.minimum(rate, drawing * clock), rate)
+    compute, memory = overlapped(compute, moved / drawn, p["overlap_sharpness"])
     writers = 1.0 if rules.get("bias_on_one") else clusters
-    fresh = np.where(products, k.output_bytes, 0.0) / (p["fresh_bytes_per_cycle"] * clock * clusters)
+    written = np.where(products, k.output_bytes, 0.0)
     biased = np.where(products & (k.vector_ops > 0), k.output_bytes, 0.0)
-    fresh = fresh + biased / (p["bias_bytes_per_cycle"] * clock * writers)
+    fresh = np.maximum(written / (p["fresh_bytes_per_cycle"] * clock * clusters), written / rate)
+    fresh = fresh + np.maximum(biased / (p["bias_bytes_per_cycle"] * clock * writers), 2.0 * biased / rate)
     return Terms(compute * k.count, (memory + fresh) * k.count, np.zeros_like(memory))
 
 
 def _product_seconds(k: KernelArrays, hw: Hardware, p: Mapping[str, float]) -> Array:
     per_die = hw["cpu.matrix.fp32"] / hw["package.dies"]
-    unit = per_die * (1.0 + p["second_die"] * (hw["package.dies"] - 1.0)) / 2.0 * p["matrix_efficiency"]
+    dies = 1.0 + p["second_die"] * (hw["package.dies"] - 1.0) * _shared_out(k, p)
+    unit = per_die * dies / 2.0 * p["matrix_efficiency"]
     unit = unit * np.where(k.taps > 1.0, p["conv_share"], 1.0)
     clusters = np.maximum(hw["cpu.s.clusters"] + hw["cpu.p.clusters"], 1.0) / hw["package.dies"]
-    work = k.macs / np.maximum(k.batch, 1.0)
-    shared_out = work / (work + p["parallel_work"])
-    unit = unit * (1.0 + (clusters - 1.0) * shared_out) / clusters
+    unit = unit * (1.0 + (clusters - 1.0) * _shared_out(k, p)) / clusters
     narrow = np.minimum(np.maximum(k.columns, 1.0), np.maximum(k.rows, 1.0))
     filled = k.macs / (k.macs + k.batch * p["half_work"]) * narrow / (narrow + p["half_side"])
     seconds: Array = np.where(narrow > 1.0, k.macs / (unit * np.maximum(filled, 1e-6)), 0.0)
     return seconds
+
+
+def _shared_out(k: KernelArrays, p: Mapping[str, float]) -> Array:
+    """How far the other clusters help with a product, 0 to 1; a batch runs one product after the other."""
+    work = k.macs / np.maximum(k.batch, 1.0)
+    shared: Array = work / (work + p["parallel_work"])
+    return shared
