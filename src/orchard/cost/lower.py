@@ -177,6 +177,14 @@ class KernelArrays:
         return found
 
     @property
+    def scores(self) -> npt.NDArray[np.bool_]:
+        """Softmaxes of attention that run as kernels of their own."""
+        found = self._memo.get("scores")
+        if found is None:
+            found = self._memo["scores"] = np.array([k.part == "scores" for k in self.kernels], dtype=bool)
+        return found
+
+    @property
     def tables(self) -> npt.NDArray[np.float64]:
         """Look-up tables of the weights of each kernel: one per `rows_per_table` output channels of a palette."""
         found = self._memo.get("tables")

@@ -14,6 +14,8 @@ where the lane cycles of a weight product depend on how the runtime computes it:
 * many rows (prefill): tiles of `tile_rows x tile_columns`; padded MACs at `gemm_efficiency` of the lane or matrix-unit
   rate, plus `tile_tail` tiles per core while the array fills and drains; each tile row unpacks the weights again
   (`gemm_lane.<format>` per weight).
+* attention as kernels of its own: products at `score_efficiency` (that of fused attention where a profile has none), scores in
+  memory, `score_width` times as wide as the activations, and `score_copies` more kernels that lay out heads.
 * routed experts: one row at a time per (token, expert) pair below `expert_gemm_from` tokens, else tiles per expert, with the
   expected number of tiles for the binomial load of an expert.
 """
@@ -46,15 +48,19 @@ def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: M
     # run beside the lanes that unpack for them; without units the same lanes do both in turn.
     in_tiles = unpack_tiles / (unpack_rate * p["unpack_coissue"] ** (hw["gpu.coissue"] - 1.0))
     tiled = np.where(hw["gpu.matrix.fp16"] > 0, np.maximum(products, in_tiles), products + in_tiles)
-    attended = _attention_macs(k, rules) / (matrix_rate * p["attention_efficiency"] / p["gemm_efficiency"])
+    separate = p.get("score_efficiency", p["attention_efficiency"])
+    reached = np.where(_state_products(k), separate, p["attention_efficiency"])
+    attended = _attention_macs(k, rules) / (matrix_rate * reached / p["gemm_efficiency"])
     compute = lanes / lane_rate + unpack / unpack_rate + tiled + attended
     weight_share = np.where(k.mask("expert"), p["expert_stream_efficiency"], 1.0)
     state_share = np.where(k.mask("attention") | _state_products(k), p["state_stream_efficiency"], 1.0)
     memory = k.weight_bytes * passes / (stream * weight_share)
-    memory = memory + (k.input_bytes + k.output_bytes + k.state_bytes) / (stream * state_share)
+    wide = np.where(_state_products(k) | k.scores, float(rules.get("score_width", 1.0)), 1.0)
+    memory = memory + ((k.input_bytes + k.output_bytes) * wide + k.state_bytes) / (stream * state_share)
     compute, memory = overlapped(compute, memory, p["overlap_sharpness"])
     ones = np.ones_like(lane_rate) if isinstance(lane_rate, np.ndarray) else 1.0
-    dispatch = k.launches * wait_seconds(hw, p) * ones
+    copies = np.where(k.scores, float(rules.get("score_copies", 0.0)), 0.0)
+    dispatch = k.launches * (1.0 + copies) * wait_seconds(hw, p) * ones
     return Terms(compute * k.count, memory * k.count, dispatch)
 
 
