@@ -3,9 +3,12 @@
 A product runs on the matrix units (AMX, SME), one per cluster, at `matrix_efficiency` of their peak (a second die adds
 `second_die` of its own). A small product fills them in part: `half_side` is the narrow side and `half_work` the MACs at which
 half the rate is reached; below `parallel_work` MACs it stays on the unit of one cluster. One row or column is a matrix-vector
-product, bound by bytes. Beside the arithmetic stand the bytes at `stream_efficiency` of the CPU's bandwidth, the first touch of
-a result that the library has just allocated (`fresh_bytes_per_cycle` of a cluster), and the layout of a bias before products are
-added to it (`bias_bytes_per_cycle` of a cluster; of one alone where the profile says `bias_on_one`).
+product, bound by bytes. Beside the arithmetic stand the bytes, at what
+the clusters that help draw (`cluster_bytes_per_cycle` each; a matrix times one vector: `vector_bytes_per_cycle`),
+at most `stream_efficiency` of the CPU's bandwidth; the first touch of a result that the library has just allocated
+(`fresh_bytes_per_cycle` of a cluster), and the layout of a bias before products are added to it (`bias_bytes_per_cycle` of a
+cluster; of one alone where the profile says `bias_on_one`). Zeroing writes a result once, a bias is written and read back, so
+neither is faster than that many bytes at the CPU's bandwidth.
 """
 
 from __future__ import annotations
