@@ -93,8 +93,8 @@ def predict(
 ) -> None:
     """Time, energy, memory and bottleneck of a model on a chip."""
     from orchard.app.conditions import end_if_any_holds, facts, parse_condition
-    from orchard.studies.predict import answer
     from orchard.studies.request import Request
+    from orchard.studies.view import answered, prediction_record
 
     conditions = [parse_condition(text) for text in fail_if or ()]
     request = Request(
@@ -103,17 +103,12 @@ def predict(
         steps=steps, assume_elementwise=tuple(assume_elementwise or ()), fidelity=fidelity, overrides=tuple(set or ()),
         apply=tuple(apply or ()),
     )  # fmt: skip
-    prediction = answer(request)
-    remedy = None
-    if not prediction.memory.fits:
-        from orchard.studies.remedies import remedies
-
-        remedy = remedies(prediction)
-    record = prediction.to_dict(breakdown=breakdown)
+    prediction, remedy = answered(request)
+    record = prediction_record(prediction, remedy, breakdown=breakdown)
     known = facts(record) if conditions else {}
     broken = [c for c in conditions if c.holds(known)]
     if json:
-        print_json(record if remedy is None else {**record, "remedies": remedy.to_dict()})
+        print_json(record)
     else:
         from orchard.report.prediction import render_prediction
 
@@ -271,6 +266,7 @@ OPTIONAL = (
     "orchard.app.propose_command",
     "orchard.app.report_command",
     "orchard.app.apply_command",
+    "orchard.app.lab_commands",
 )
 """Commands with a module of their own: each has `register(app)`."""
 

@@ -79,7 +79,12 @@ def _state_bytes(graph: Graph, bindings: tuple[tuple[str, int], ...]) -> list[fl
 
 
 def _activation_peak(graph: Graph, bindings: tuple[tuple[str, int], ...]) -> float:
-    return _remember(graph, f"peak{bindings}", lambda: live_peak(graph, dict(bindings)))  # type: ignore[no-any-return]
+    return max(activation_curve(graph, bindings), default=0.0)
+
+
+def activation_curve(graph: Graph, bindings: tuple[tuple[str, int], ...]) -> list[float]:
+    """`live_bytes` of a live graph, computed once per sorted bindings."""
+    return _remember(graph, f"live{bindings}", lambda: list(live_bytes(graph, dict(bindings))))  # type: ignore[no-any-return]
 
 
 def live_peak(graph: Graph, bindings: Mapping[str, int]) -> float:
@@ -136,4 +141,4 @@ def _remember(graph: Graph, what: str, compute: Any) -> Any:
     return found[1]
 
 
-__all__ = ["Memory", "live_bytes", "live_peak", "memory_limit", "memory_need", "state_bytes"]
+__all__ = ["Memory", "activation_curve", "live_bytes", "live_peak", "memory_limit", "memory_need", "state_bytes"]

@@ -62,8 +62,24 @@ class ImportedModel:
         return self._graphs[weights]
 
 
+KEPT: dict[str, Model | ImportedModel] = {}
+"""Models that this process was handed under a name, such as those a server imported in a process of their own."""
+
+
+def keep_model(name: str, model: Model | ImportedModel, most: int = 16) -> None:
+    """Let requests name this model; beyond `most` models the one kept longest is forgotten."""
+    KEPT.pop(name, None)
+    while len(KEPT) >= most:
+        del KEPT[next(iter(KEPT))]
+    KEPT[name] = model
+
+
 def open_model(request: Request) -> Model | ImportedModel:
     """The model of a request. Raises an OrchardError for what cannot be opened."""
+    if request.model in KEPT:
+        if request.inputs:
+            raise StudyError(f"--input {request.inputs[0][:60]!r}: the sizes of an uploaded model are fixed when it is read")
+        return KEPT[request.model]
     if not is_import(request.model):
         if request.inputs and request.model.lower() in NETWORKS:
             return load_network(request.model, *_image_size(request.inputs))
