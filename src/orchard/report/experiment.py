@@ -79,7 +79,8 @@ def render_experiments(found: Iterable[Experiment]) -> str:
 def render_findings(found: Findings) -> str:
     """Arms, effects, claims."""
     e, outcome = found.outcome.experiment, found.outcome
-    seeds = f"seed {e.seeds[0]}" if len(e.seeds) == 1 else f"{len(e.seeds)} seeds"
+    count = max(a.seeds for a in found.arms)  # a model of the user's has one, whatever the experiment asks for
+    seeds = "1 seed" if count == 1 else f"{count} seeds"
     parameters = f", {outcome.parameters / 1e6:.2f} M parameters" if outcome.parameters else ""
     lines = [f"{e.name}: {seeds} x {e.sequences} sequences, {e.scale} training{parameters}", f"run {outcome.folder}"]
     for fixture in dict.fromkeys(a.fixture for a in found.arms):
