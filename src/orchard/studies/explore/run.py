@@ -376,13 +376,20 @@ def _dask(pool: Pool) -> Callable[[], object]:
     return stop
 
 
+_RAY_PATIENCE = {
+    "RAY_gcs_server_request_timeout_seconds": "120",
+    "RAY_worker_niceness": "0",  # by itself Ray's workers wait for everybody else (15)
+    "RAY_health_check_timeout_ms": "60000",  # a busy machine is not a dead one
+    "RAY_health_check_period_ms": "10000",
+    "RAY_health_check_failure_threshold": "20",
+}
 _RAY_TRIES = 4
 """A busy machine can take longer than the fixed 30 seconds that Ray gives its own services."""
 
 
 def _ray(pool: Pool) -> Callable[[], object]:
-    os.environ.setdefault("RAY_gcs_server_request_timeout_seconds", "120")  # read when ray is imported
-    os.environ.setdefault("RAY_worker_niceness", "0")  # by itself Ray's workers wait for everybody else (15)
+    for name, value in _RAY_PATIENCE.items():  # read when ray is imported
+        os.environ.setdefault(name, value)
     try:
         ray: Any = import_module("ray")
         register: Any = import_module("ray.util.joblib")
