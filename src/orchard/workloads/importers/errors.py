@@ -44,3 +44,13 @@ def need(module: str, extra: str, what: str) -> ModuleType:
         if error.name is None or not module.startswith(error.name.split(".")[0]):
             raise
         raise MissingExtra(f"{what} needs {module.split('.')[0]}: pip install 'orchard[{extra}]'") from None
+
+
+def torchvision_clash(where: str, error: BaseException) -> ImportError_ | None:
+    """The explanation when a CUDA build of torchvision takes torch, timm and transformers' classes down with it."""
+    if "torchvision::" not in str(error):
+        return None
+    return ImportError_(
+        f"{where}: a CUDA build of torchvision sits beside the CPU build of torch (operator torchvision::nms does not "
+        f"exist); uninstall torchvision or install the build that matches torch"
+    )

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchard.ir import GraphError
 from orchard.units import OrchardError
-from orchard.workloads.importers.errors import ImportError_
+from orchard.workloads.importers.errors import ImportError_, torchvision_clash
 from orchard.workloads.importers.lowering import Imported
 
 _SUFFIXES = {
@@ -120,13 +120,16 @@ def _from_function(text: str, inputs: Mapping[str, Any] | None, assumed: Collect
     try:
         function = getattr(importlib.import_module(module_name), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ImportError_(f"{text}: cannot be found ({error}); expected package.module:function") from None
+        clash = torchvision_clash(text, error)
+        raise clash or ImportError_(f"{text}: cannot be found ({error}); expected package.module:function") from None
     except Exception as error:  # whatever the user's module does while it loads
-        raise ImportError_(f"{text}: importing {module_name} raised {type(error).__name__}: {error}") from error
+        raise torchvision_clash(text, error) or ImportError_(
+            f"{text}: importing {module_name} raised {type(error).__name__}: {error}"
+        ) from error
     try:
         made = function()
     except Exception as error:
-        raise ImportError_(
+        raise torchvision_clash(text, error) or ImportError_(
             f"{text}: calling it without arguments raised {type(error).__name__}: {error}; expected a function that "
             f"returns a module and example inputs"
         ) from error

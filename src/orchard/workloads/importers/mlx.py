@@ -140,6 +140,12 @@ def _lower(records: Any, name: str, where: str, names: Sequence[str], assumed: C
                 weights.append(t.env[key])
         elif kind == "primitive":
             _primitive(t, record)
+    drawn = sum(r["type"] == "primitive" and r["name"] == "RandomBits" for r in records)
+    if drawn:
+        low.warn(
+            f"{drawn} tensors are drawn at random each time; if these are the weights, run mx.eval(model.parameters()) "
+            f"before mx.export_function"
+        )
     counter = WeightCount()
     for weight in weights:
         dense, size = t.packed.get(id(weight)), stored_bytes(weight.format, weight.shape)

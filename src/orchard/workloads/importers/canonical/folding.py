@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from orchard.ir import Role, Size, parse_einsum
-from orchard.workloads.importers.canonical.net import Net
+from orchard.workloads.importers.canonical.net import Net, place_of
 from orchard.workloads.importers.lowering import Node, Value
 
 # ---- 4. folding into contractions
@@ -13,13 +13,30 @@ from orchard.workloads.importers.lowering import Node, Value
 
 def fold_padding(net: Net) -> None:
     """Zeros put around the spatial axes of a convolution's or pool's input are that op's own padding."""
-    for node in net.nodes:
+    for node in list(net.nodes):
         if not node.is_("move", "pad") or net.is_output(node.out):
             continue
         padded = [i for i, (a, b) in enumerate(zip(node.inputs[0].shape, node.out.shape)) if a != b]
         readers = net.users(node.out)
         if readers and all(_pads_itself(r, node.out, padded) for r in readers):
             net.replace(node.out, node.inputs[0])
+        elif len(readers) == 1 and readers[0].kind == "view":
+            _fold_through_groups(net, node, readers[0], padded)
+
+
+def _fold_through_groups(net: Net, pad: Node, view: Node, padded: Sequence[int]) -> None:
+    """The same where a grouped convolution splits the channels in between."""
+    kept = len(pad.out.shape) - min(padded)  # axes from the first padded one to the last
+    more = len(view.out.shape) - len(pad.out.shape)
+    readers = net.users(view.out)
+    if view.out.shape[-kept:] != pad.out.shape[-kept:] or net.is_output(view.out) or not readers:
+        return
+    if all(_pads_itself(r, view.out, [axis + more for axis in padded]) for r in readers):
+        shape = (*view.out.shape[:-kept], *pad.inputs[0].shape[-kept:])
+        before = Node("view", [pad.inputs[0]], [Value(view.out.name, shape, view.out.format)], {}, view.scope)
+        before.out.producer = before
+        net.nodes[place_of(net.nodes, view)] = before
+        net.replace(view.out, before.out)
 
 
 def _pads_itself(reader: Node, value: Value, axes: Sequence[int]) -> bool:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from orchard.workloads.importers.errors import ImportError_
+from orchard.workloads.importers.errors import ImportError_, torchvision_clash
 
 
 def first_line(error: BaseException) -> str:
@@ -42,7 +42,9 @@ def export_module(torch: Any, module: Any, inputs: dict[str, Any], label: str) -
     was_training = module.training
     module.eval()
     try:
-        return _exported(torch, module, kwargs, dynamic), names
+        program = _exported(torch, module, kwargs, dynamic)
+        _refuse_fixed(torch, program, names, label)
+        return program, names
     except ImportError_:
         raise
     except Exception as error:
@@ -59,14 +61,26 @@ def _exported(torch: Any, module: Any, kwargs: dict[str, Any], dynamic: dict[str
         return torch.export.export(module, (), kwargs, dynamic_shapes=shapes, strict=False)
 
 
+def _refuse_fixed(torch: Any, program: Any, names: Mapping[str, list[Any]], label: str) -> None:
+    """torch.export fixes a size at its example without a word where forward needs it known (chunked scans, windows)."""
+    for node in program.graph.nodes:
+        value = node.meta.get("val") if node.op == "placeholder" else None
+        if not isinstance(value, torch.Tensor):
+            continue
+        for asked, size in zip(names.get(node.name, ()), value.shape):
+            free = isinstance(size, torch.SymInt) and size.node.expr.free_symbols
+            if isinstance(asked, str) and not asked.isdecimal() and not free:
+                raise ImportError_(
+                    f"{label}: size {asked!r} of input {node.name!r} should be symbolic, but forward fixes it; "
+                    f"give that size as a number"
+                )
+
+
 def _export_error(label: str, error: Exception) -> ImportError_:
     text = str(error)
-    if "torchvision::" in text:
-        return ImportError_(
-            f"{label}: a CUDA build of torchvision sits beside the CPU build of torch (operator torchvision::nms "
-            f"does not "
-            f"exist); uninstall torchvision or install the build that matches torch"
-        )
+    clash = torchvision_clash(label, error)
+    if clash is not None:
+        return clash
     if "Could not guard on data-dependent" in text or "data-dependent" in text.lower():
         return ImportError_(
             f"{label}: forward decides by tensor contents ({first_line(error)}); torch.export cannot follow such "
