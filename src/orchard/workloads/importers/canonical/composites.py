@@ -216,6 +216,20 @@ def _value_of(value: Value, values: dict[int, Any], region: dict[int, Node], dep
     return result
 
 
+def recognise_l2(net: Net) -> None:
+    """sqrt(sum(x * x)) is one reduction, read once."""
+    for node in net.nodes:
+        total = node.inputs[0].producer if node.is_("elementwise", "sqrt") else None
+        square = total.inputs[0].producer if total is not None and total.is_("reduce", "sum") else None
+        if total is None or square is None or net.only_user(total.out) is not node or net.only_user(square.out) is not total:
+            continue
+        twice = square.is_("elementwise", "mul") and len(square.inputs) == 2 and square.inputs[0] is square.inputs[1]
+        power = square.is_("elementwise", "pow") and len(square.inputs) == 2 and square.inputs[1].scalar == 2.0
+        if twice or power or square.is_("elementwise", "square"):
+            node.kind, node.inputs, node.attrs = "reduce", [square.inputs[0]], {**total.attrs, "fn": "l2"}
+            node.out.name = "l2"
+
+
 def drop_nan_guards(net: Net) -> None:
     """where(isnan(y), 0, y) after a softmax: exporters guard rows that are masked everywhere."""
     for node in net.nodes:

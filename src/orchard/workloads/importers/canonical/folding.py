@@ -135,21 +135,56 @@ def fold_bias(net: Net) -> None:
                 break
 
 
+def fold_scale(net: Net) -> None:
+    """A stored vector that multiplies the output channels of a stored weight is part of that weight, as for batch norms.
+
+    Layer scales are such vectors; coremltools folds them, so a graph that kept them would differ by exporter.
+    """
+    for node in net.nodes:
+        found = _vector_step(node, ("mul", "div"))
+        if found is None or net.only_user(found[0]) is not node:
+            continue
+        einsum = _behind_view(net, found[0])
+        if einsum is None or einsum.inputs[1].role is not Role.WEIGHT or _channel_axis(einsum) != found[1].elements:
+            continue
+        net.replace(node.out, found[0])
+
+
 def fold_affine(net: Net) -> None:
-    """Scale and shift that follow a norm are its parameters."""
-    for fn in ("mul", "add"):
+    """Scale and shift that follow a norm are its parameters; so is a batch norm that a converter made of them.
+
+    A table by which an average pool is divided holds how many taps each window has, and is the pool's own.
+    """
+    for fns in (("mul",), ("add",)):
         for node in net.nodes:
-            if not node.is_("elementwise", fn) or len(node.inputs) != 2:
+            if node.is_("norm", "batchnorm") and net.only_user(node.inputs[0]) is node:
+                norm = _norm_before(net, node.inputs[0])
+                if norm is not None:
+                    norm.inputs.extend(node.inputs[1:3])
+                    net.replace(node.out, node.inputs[0])
+                continue
+            if not node.is_("elementwise", *fns) or len(node.inputs) != 2:
                 continue
             for x, parameter in (node.inputs, node.inputs[::-1]):
-                norm = x.producer
-                if norm is None or norm.kind != "norm" or norm.fn == "batchnorm" or net.only_user(x) is not node:
-                    continue
-                if parameter.role is Role.WEIGHT and parameter.scalar is None and x.shape == node.out.shape:
+                norm = _norm_before(net, x) if net.only_user(x) is node else None
+                stored = parameter.role is Role.WEIGHT and parameter.scalar is None
+                if norm is not None and stored and x.shape == node.out.shape:
                     norm.inputs.append(parameter)
                     net.replace(node.out, x)
                     break
         net.refresh()
+    for node in net.nodes:
+        if node.is_("elementwise", "div") and len(node.inputs) == 2 and net.producer(node.inputs[0], "pool", "avg"):
+            if node.inputs[1].role is Role.WEIGHT and net.only_user(node.inputs[0]) is node:
+                net.replace(node.out, node.inputs[0])
+
+
+def _norm_before(net: Net, x: Value) -> Node | None:
+    """The norm of rows or groups that made `x`, looking through reshapes that only it feeds."""
+    node = x.producer
+    while node is not None and node.kind == "view" and net.only_user(node.inputs[0]) is node:
+        node = node.inputs[0].producer
+    return node if node is not None and node.kind == "norm" and node.fn != "batchnorm" else None
 
 
 def fold_quantization(net: Net) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from orchard.ir import Graph
 from orchard.workloads.importers.canonical.attention import fold_attention, recognise_rope
 from orchard.workloads.importers.canonical.build import build
-from orchard.workloads.importers.canonical.composites import drop_nan_guards, recognise
+from orchard.workloads.importers.canonical.composites import drop_nan_guards, recognise, recognise_l2
 from orchard.workloads.importers.canonical.constants import drop_identities, fold_constants
 from orchard.workloads.importers.canonical.folding import (
     fold_affine,
@@ -15,6 +15,7 @@ from orchard.workloads.importers.canonical.folding import (
     fold_bias,
     fold_padding,
     fold_quantization,
+    fold_scale,
     fold_shuffles,
     recognise_batchnorm,
 )
@@ -31,9 +32,10 @@ def finish(low: Lowering, outputs: Sequence[Value]) -> Graph:
         raise ImportError_(f"{low.where}: the model has no outputs")
     net = Net(low, outputs)
     for run in (
-        drop_identities, fold_constants, recognise, recognise_batchnorm, drop_nan_guards, fold_padding, fold_batchnorm,
-        fold_quantization, fold_bias, fold_shuffles, recognise_rope, fold_attention, fold_repeated_heads, fold_transposes,
-        merge_views, fold_repeated_heads, fold_transposes, merge_views, fold_affine, fold_bias,
+        drop_identities, fold_constants, recognise, recognise_l2, recognise_batchnorm, drop_nan_guards, fold_padding,
+        fold_batchnorm, fold_quantization, fold_bias, fold_scale, fold_shuffles, recognise_rope, fold_attention,
+        fold_repeated_heads, fold_transposes, merge_views, fold_repeated_heads, fold_transposes, merge_views, fold_affine,
+        fold_bias, fold_scale,
     ):  # fmt: skip
         run(net)
         net.refresh()

@@ -59,7 +59,8 @@ def _softmax(p: Program, a: Args) -> Value:
       "aten.linalg_vector_norm", "aten.var", "aten.std", "aten.argmax", "aten.argmin", "aten.max", "aten.min",
       "aten.var_mean", "aten.std_mean", "aten.median", "aten.count_nonzero", "aten.nansum")  # fmt: skip
 def _reduce(p: Program, a: Args) -> Any:
-    fn = {"amax": "max", "amin": "min"}.get(p.kind(p.node).split(".")[-1], p.kind(p.node).split(".")[-1])
+    name = p.kind(p.node).split(".")[-1]
+    fn = {"amax": "max", "amin": "min", "linalg_vector_norm": "l2", "norm": "l2"}.get(name, name)
     if fn in ("max", "min") and isinstance(a.get("other"), Value):
         return p.low.elementwise(fn, a["self"], a["other"], format=p.out_format())
     x = a["self"]
