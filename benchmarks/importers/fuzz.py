@@ -226,7 +226,8 @@ def campaign(make, seconds: float, seed: int, kept: Path) -> str:
                 defects[told].write_bytes(raw)
     listed = "".join(f"\n  {told}  ({path})" for told, path in defects.items())
     total = sum(counts.values()) + len(defects)
-    return f"{make.__name__:15} {total:6} files: {counts['answer']} answers, {counts['sentence']} sentences, {len(defects)} defects{listed}"
+    told = f"{counts['answer']} answers, {counts['sentence']} sentences, {len(defects)} defects"
+    return f"{make.__name__:15} {total:6} files: {told}{listed}"
 
 
 def main(seconds: float, seed: int) -> None:

@@ -195,3 +195,32 @@ def test_mlxfn(how, tmp_path):
     mx.export_function(str(path), lambda x: mx.tanh(x @ weight), mx.zeros((2, 4)))
     path.write_bytes(DAMAGES[how](path.read_bytes()))
     answers(path)
+
+
+@pytest.mark.parametrize(
+    "change", [(b"abc,dbc->ad", b"abc,dbc->az"), (b"\x00\x00\x00\x40\x00\x00\x00\x40", b"\x00\x00\xc0\x7f" * 2)]
+)
+def test_letters_without_operand_and_factors_that_are_no_numbers(tmp_path, change):
+    """What benchmarks/importers/fuzz.py found."""
+    onnx = pytest.importorskip("onnx")
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    factors = numpy_helper.from_array(np.array([1, 2, 2], np.float32), "f")
+    nodes = [
+        helper.make_node("Einsum", ["x", "x"], ["y"], equation="abc,dbc->ad"),
+        helper.make_node("Resize", ["x", "", "f"], ["z"]),
+    ]
+    graph = helper.make_graph(
+        nodes, "g", [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3, 8])],
+        [helper.make_tensor_value_info(o, TensorProto.FLOAT, None) for o in "yz"], [factors],
+    )  # fmt: skip
+    raw = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]).SerializeToString()
+    assert onnx
+    assert change[0] in raw
+    path = tmp_path / "m.onnx"
+    path.write_bytes(raw)
+    import_model(path)
+    path.write_bytes(raw.replace(*change))
+    with pytest.raises(OrchardError, match=r"letters that no operand has|a resize by"):
+        import_model(path)

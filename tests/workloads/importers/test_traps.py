@@ -23,7 +23,7 @@ def test_torchvision_for_cuda_beside_torch_for_cpu(tmp_path, monkeypatch, where)
     (tmp_path / "clash.py").write_text(f"{where} RuntimeError('operator torchvision::nms does not exist')")
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(__import__("sys").modules, "clash", raising=False)
-    with pytest.raises(ImportError_, match="clash:net: a CUDA build of torchvision .* install the build that matches"):
+    with pytest.raises(ImportError_, match=r"clash:net: a CUDA build of torchvision .* install the build that matches"):
         import_model("clash:net")
 
 
@@ -74,7 +74,7 @@ def test_a_size_that_the_model_fixes_is_named():
         def forward(self, x):
             return x.view(1, 4, 6, 8).cumsum(2)
 
-    with pytest.raises(ImportError_, match="Chunked: size 'seq' of input 'x' .*give that size as a number"):
+    with pytest.raises(ImportError_, match=r"Chunked: size 'seq' of input 'x' .*give that size as a number"):
         import_model(Chunked(), {"x": (1, "seq", 8)})
 
 

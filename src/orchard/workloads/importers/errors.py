@@ -24,12 +24,18 @@ class UnsupportedOps(ImportError_):
 
     def __init__(self, where: str, ops: Mapping[str, int]) -> None:
         self.ops = dict(ops)
-        listed = ", ".join(f"{name} ×{count}" for name, count in sorted(ops.items(), key=lambda kv: (-kv[1], kv[0])))
-        first = min(ops, key=lambda name: (-ops[name], name))
+        ranked = sorted(ops.items(), key=lambda kv: (-kv[1], kv[0]))
+        listed = ", ".join(f"{_shown(name)} ×{count}" for name, count in ranked)
+        first = _shown(ranked[0][0])
         super().__init__(
             f"{where}: {len(ops)} op type(s) without a rule: {listed}. If they only touch each element once, "
             f"go on with --assume-elementwise {first} (Python: assume_elementwise=[{first!r}, ...])"
         )
+
+
+def _shown(name: str) -> str:
+    """The name of an op; of a damaged file it may be anything."""
+    return name if name.isprintable() and len(name) <= 80 else ascii(name[:40])
 
 
 class MissingExtra(ImportError_):

@@ -174,9 +174,9 @@ def fold_affine(net: Net) -> None:
                     break
         net.refresh()
     for node in net.nodes:
-        if node.is_("elementwise", "div") and len(node.inputs) == 2 and net.producer(node.inputs[0], "pool", "avg"):
-            if node.inputs[1].role is Role.WEIGHT and net.only_user(node.inputs[0]) is node:
-                net.replace(node.out, node.inputs[0])
+        pooled = node.is_("elementwise", "div") and len(node.inputs) == 2 and net.producer(node.inputs[0], "pool", "avg")
+        if pooled and node.inputs[1].role is Role.WEIGHT and net.only_user(node.inputs[0]) is node:
+            net.replace(node.out, node.inputs[0])
 
 
 def _norm_before(net: Net, x: Value) -> Node | None:

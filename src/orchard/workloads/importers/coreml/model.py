@@ -100,9 +100,10 @@ def _model_file(path: Path) -> Path:
         listed = json.loads(manifest.read_text(encoding="utf-8"))
         entry = listed["itemInfoEntries"][listed["rootModelIdentifier"]]["path"]
         found = path / "Data" / str(entry)
+        inside = found.resolve().is_relative_to(path.resolve()) and found.is_file()
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise ImportError_(f"{path}: no readable Manifest.json, expected a Core ML package") from None
-    if not found.resolve().is_relative_to(path.resolve()) or not found.is_file():
+    if not inside:
         raise ImportError_(f"{path}: Manifest.json names {str(entry)[:80]!r}, which is not in the package")
     return found
 

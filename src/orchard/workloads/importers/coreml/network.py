@@ -17,6 +17,7 @@ from orchard.ir import product
 from orchard.workloads.importers.coreml.compressed import log2
 from orchard.workloads.importers.coreml.flexible import flexible
 from orchard.workloads.importers.coreml.network_schema import LAYER_TYPES
+from orchard.workloads.importers.errors import ImportError_
 from orchard.workloads.importers.lowering import Lowering, Value, array, show
 from orchard.workloads.importers.protowire import Message
 from orchard.workloads.importers.weights import WeightCount
@@ -50,6 +51,8 @@ class Layer:
 
     @property
     def x(self) -> Value:
+        if not self.inputs:
+            raise ImportError_(f"layer {self.name!r} of a Core ML network has no input")
         return self.inputs[0]
 
 

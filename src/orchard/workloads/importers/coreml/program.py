@@ -220,7 +220,9 @@ class Program:
 
     # -- constants
 
-    def _argument(self, argument: Message) -> Any:
+    def _argument(self, argument: Message | None) -> Any:
+        if argument is None:
+            raise self.low.fail("an operand without a value")
         found = [self._binding(b) for b in argument.arguments]
         return found[0] if len(found) == 1 else found
 

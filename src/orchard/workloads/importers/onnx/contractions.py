@@ -41,9 +41,12 @@ def _einsum(c: Reader, op: Op) -> Value:
     }
     shape = c.declared_shape(op)
     right = equation.split("->")[1] if "->" in equation else ""
-    if shape is None or all(k in sizes for k in right):
+    known = all(k in sizes for k in right)
+    if shape is None and not known:
+        raise c.low.fail(f"einsum {equation!r}, whose result has letters that no operand has")
+    if known:
         shape = tuple(sizes[k] for k in right)
-    return contract(c.low, equation, operands, shape)
+    return contract(c.low, equation, operands, shape or ())
 
 
 @rule("Conv", "FusedConv", "NhwcConv", "NhwcFusedConv")

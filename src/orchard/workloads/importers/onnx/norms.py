@@ -151,6 +151,8 @@ def _resize(c: Reader, op: Op) -> Value:
     if scales is not None and scales.data is not None:
         factors = list(scales.data.reshape(-1))
     if isinstance(factors, list) and len(factors) == x.ndim:
+        if not all(0 < float(f) < 1e6 for f in factors):
+            raise c.low.fail(f"a resize by {', '.join(map(str, factors))}")
         return c.low.resize(x, [_scaled(s, float(f)) for s, f in zip(x.shape, factors)], mode)
     shape = c.declared_shape(op)
     if shape is None:

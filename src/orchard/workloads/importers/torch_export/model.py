@@ -40,9 +40,9 @@ def import_torch(
 def _load_pt2(torch: Any, path: Path) -> Any:
     import zipfile
 
-    if not zipfile.is_zipfile(path):
-        raise ImportError_(f"{path}: not a .pt2 archive (no zip file), expected what torch.export.save writes")
     try:
+        if not zipfile.is_zipfile(path):
+            raise ImportError_(f"{path}: not a .pt2 archive (no zip file), expected what torch.export.save writes")
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             if sum(m.file_size for m in members) > 64 * path.stat().st_size + (1 << 30):
