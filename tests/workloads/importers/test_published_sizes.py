@@ -32,7 +32,7 @@ def test_every_route_has_the_same_products_and_bytes(networks, network, route):
 
 
 def test_the_record_holds_what_is_claimed(networks):
-    """networks.jsonl: published figures within 1 %, the same products on every route that its exporter takes."""
+    """networks.jsonl: published figures within 1 %, the same products on every route; what is open is in DIFFERS."""
     rows = networks.read_rows(networks.HERE / "networks.jsonl")
     sourced = [n for n, case in networks.CASES.items() if case.source and (n, "torch") in rows]
     for name in sourced:
@@ -40,6 +40,6 @@ def test_the_record_holds_what_is_claimed(networks):
         assert networks.within(row["params"] / 1e6, case.params_m), name
         assert not case.gmacs or networks.within(row["macs"] / 1e9, case.gmacs), name
     for (name, route), row in rows.items():
-        if "macs" in row and name in networks.CASES and route in networks.ROUTES:
+        if "macs" in row and route in networks.ROUTES and (name, route) not in networks.DIFFERS:
             assert row["macs"] == rows[name, "torch"]["macs"], (name, route)
-            assert abs(row["bytes"] / rows[name, "torch"]["bytes"] - 1) <= 0.02 or (name, route) in networks.DIFFERS
+            assert abs(row["bytes"] / rows[name, "torch"]["bytes"] - 1) <= 0.02, (name, route)
