@@ -154,10 +154,12 @@ export function Slot(props: { index: number; config: Config; catalogue: Catalogu
           <div class="row" role="group" aria-label="Phase" style={{ marginTop: "12px" }}>{names.map((n) => <button key={n} type="button" aria-pressed={n === shown} onClick={() => setPhase(n)}>{n}</button>)}</div>
           <Numbers view={view} phase={shown} onTip={props.onTip} />
           {view.prediction.warnings.map((w) => <p key={w} class="warn">⚠ {w}</p>)}
+          <div class="figures">
           {drawn && <><Timeline slices={view.timelines[drawn]} phase={drawn} engine={view.prediction.engine} /><RooflineChart roofline={view.rooflines[drawn]} phase={drawn} /></>}
-          <p class="warn"><span class="key compute" /> compute <span class="key memory" /> memory <span class="key dispatch" /> dispatch</p>
           <MemoryChart view={view} />
           {typeof place === "string" ? <p class="warn" role="status">{place}</p> : <PlacementChart placement={place} />}
+          </div>
+          <p class="warn"><span class="key compute" /> compute <span class="key memory" /> memory <span class="key dispatch" /> dispatch</p>
           <details><summary>Breakdown of {shown} by op (estimate)</summary><Breakdown view={view} phase={shown} /></details>
           <h3>The same on the command line</h3>
           <p><code data-command>{view.command}</code></p>

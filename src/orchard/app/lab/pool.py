@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,12 +44,17 @@ class Worker:
         self._turn = asyncio.Lock()
         self._waiting = 0
 
-    async def call(self, job: str, body: dict[str, Any]) -> Answer:
+    async def call(
+        self, job: str, body: dict[str, Any], abandoned: Callable[[], Awaitable[bool]] | None = None
+    ) -> Answer:
+        """`abandoned`: asked when the turn has come, so that nobody waits for answers that no one reads any more."""
         if self._waiting >= MOST_WAITING:
             return Answer(429, refusal(f"{MOST_WAITING} requests are waiting already; try again in a moment"))
         self._waiting += 1
         try:
             async with self._turn:
+                if abandoned is not None and await abandoned():
+                    return Answer(422, refusal("whoever asked has gone"))
                 return await self._call(job, body)
         finally:
             self._waiting -= 1
@@ -101,11 +107,13 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Pool:
-    """`quick` answers what a slider asks; placements and the state of runs go to `slow`, so that nobody waits behind them."""
+    """`quick` answers what a slider asks, `placer` finds placements, `slow` looks after runs: none waits behind another."""
 
     quick: Worker
+    placer: Worker
     slow: Worker
 
     async def stop(self) -> None:
         await self.quick.stop()
+        await self.placer.stop()
         await self.slow.stop()

@@ -114,10 +114,10 @@ def sent(answer: Answer) -> Response:
     return Response(answer.body, status_code=answer.status, media_type="application/json")
 
 
-async def ask(request: Request, job: str, body: dict[str, Any], *, slow: bool = False) -> Response:
+async def ask(request: Request, job: str, body: dict[str, Any], *, placing: bool = False) -> Response:
     lab = lab_of(request)
-    worker = lab.pool.slow if slow else lab.pool.quick
-    return sent(await worker.call(job, {**body, "files": lab.files.records()}))
+    worker = lab.pool.placer if placing else lab.pool.quick
+    return sent(await worker.call(job, {**body, "files": lab.files.records()}, request.is_disconnected))
 
 
 @router.get("/about", response_model=About, tags=["catalogue"])
@@ -174,7 +174,7 @@ async def place(request: Request, body: PlaceBody) -> Response:
     """The record of `orchard place --json`, without alternatives and restrictions."""
     dumped = body.model_dump()
     dumped.pop("engine")
-    return await ask(request, "place", dumped, slow=True)
+    return await ask(request, "place", dumped, placing=True)
 
 
 @router.get("/files", response_model=FilesRecord, tags=["files"])
@@ -230,7 +230,7 @@ async def resume_run(request: Request, run: str) -> Response:
 def make_app(settings: Settings) -> App:
     """The whole application, guard included."""
     temporary = tempfile.TemporaryDirectory(prefix="orchard-lab-")
-    pool = Pool(Worker(QUICK_LIMIT_S), Worker(SLOW_LIMIT_S))
+    pool = Pool(Worker(QUICK_LIMIT_S), Worker(SLOW_LIMIT_S), Worker(SLOW_LIMIT_S))
     own = Files(Path(temporary.name), settings.models, settings.most_upload_bytes)
     lab = Lab(settings, pool, own, Explorations(settings.runs, pool, own))
 
