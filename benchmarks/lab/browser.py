@@ -63,6 +63,7 @@ def configure(page: Page, shots: Path, record: dict[str, Any]) -> None:
     record["axe_configure"] = serious(page)
     times = redraws(page, 20)
     record["redraw_ms"] = {"n": len(times), "min": min(times), "median": statistics.median(times), "max": max(times)}
+    time.sleep(3)  # the last answer may still be on its way
     command = page.locator("[data-command]").inner_text()
     answer = command_line(command)
     shown = page.locator('[data-number="decode.latency_s"] b').inner_text()

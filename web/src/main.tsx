@@ -58,7 +58,7 @@ function App() {
           onConfig={(c) => setSlots((all) => all.map((old, j) => (j === i ? c : old)))} onRemove={slots.length > 1 ? () => setSlots(slots.filter((_, j) => j !== i)) : undefined} />)}</div>}
         {catalogue && tab === "explore" && <Explore start={slots[0]} onOpen={(c) => { setSlots((all) => (all.length < MOST ? [...all, c] : [...all.slice(0, MOST - 1), c])); setTab("configure"); }} />}
       </main>
-      <div id="tip" role="tooltip" class={tip ? "tip" : "hidden"} style={tip ? { left: `${Math.max(8, Math.min(tip.at.left, innerWidth - 340))}px`, top: `${tip.at.bottom + 150 < innerHeight ? tip.at.bottom + 6 : Math.max(8, tip.at.top - 150)}px` } : {}}>
+      <div id="tip" role={tip ? "tooltip" : undefined} class={tip ? "tip" : "hidden"} style={tip ? { left: `${Math.max(8, Math.min(tip.at.left, innerWidth - 340))}px`, top: `${tip.at.bottom + 150 < innerHeight ? tip.at.bottom + 6 : Math.max(8, tip.at.top - 150)}px` } : {}}>
         {tip && <><b>{tip.label}: {tip.value}</b>{tip.why && <><p>{tip.why.text}</p><p>Kind: {tip.why.kind}. Source: {tip.why.source}.</p></>}</>}
       </div>
     </>
