@@ -1,0 +1,128 @@
+"""Eager runtimes on a CPU: every operation by itself, priced from its counts.
+
+    t = dispatch[group] (+ recording for a backward pass) + overlapped(arithmetic, bytes) + fresh pages
+
+* bytes: each operand at the cost per byte of its reuse distance (`read_s_per_byte.*`, `write_s_per_byte.*`, linear between
+  knots in the logarithm of the distance), and `fresh_s_per_byte` for pages the allocator has just got.
+* products: MACs at `macs_per_s.<dtype>`, less what is lost to edges: 1 / (1 + r0/rows + c0/columns + d0/depth), and
+  `pack_s_per_byte` for what the library repacks at each call. One row streams its matrix at `gemv_share` of the reads.
+* convolutions: the same with their own edges, plus the reordering of activations and weights into blocks.
+* everything else: seconds per element of its group, function and type.
+
+All terms come from the general shape of such kernels; their sizes are fitted to microbenchmarks (`orchard calibrate RUN`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from orchard.cost.eager import KNOTS_BYTES, Floats, LaunchArrays
+from orchard.cost.terms import Terms, overlapped
+
+Values = Mapping[str, float]
+
+
+def eager_terms(k: LaunchArrays, p: Values) -> Terms:
+    """Seconds of every launch [launches]. A parameter that is missing takes that of its f32 or plain sibling."""
+    memory = _memory(k, p)
+    compute = _compute(k, p)
+    compute, memory = overlapped(compute, memory, p["overlap_sharpness"])
+    memory = memory + k.fresh_bytes * p["fresh_s_per_byte"]
+    return Terms(compute, memory, _dispatch(k, p))
+
+
+def _memory(k: LaunchArrays, p: Values) -> Floats:
+    read = np.array([p[f"read_s_per_byte.{i}"] for i in range(len(KNOTS_BYTES))])
+    write = np.array([p[f"write_s_per_byte.{i}"] for i in range(len(KNOTS_BYTES))])
+    reads = k.read_at @ read
+    reads = reads * np.where(_is(k, "gemv"), _column(k, "dtype", p, "gemv_factor"), 1.0)
+    return np.asarray(reads + k.write_at @ write)
+
+
+def _dispatch(k: LaunchArrays, p: Values) -> Floats:
+    per_group = _column(k, "group", p, "dispatch_s")
+    recorded = k.graded * np.where(_is(k, "view"), p["record_view_s"], p["record_s"])
+    return np.asarray(per_group + recorded)
+
+
+def _compute(k: LaunchArrays, p: Values) -> Floats:
+    seconds = k.elements * _column(k, "group.fn.dtype", p, "element_s") * _touched(k)
+    seconds = seconds + k.strided * p["strided_s"]
+    seconds = np.where(_is(k, "gemm", "gemv"), _product(k, p), seconds)
+    seconds = np.where(_is(k, "conv"), _conv(k, p), seconds)
+    seconds = np.where(_is(k, "depthwise"), _depthwise(k, p), seconds)
+    seconds = np.where(_is(k, "attention"), _attention(k, p), seconds)
+    seconds = np.where(_is(k, "scan"), _scan(k, p), seconds)
+    seconds = seconds + np.where(_is(k, "gather", "scatter"), k.rows * p["row_s"], 0.0)
+    return np.asarray(seconds)
+
+
+def _touched(k: LaunchArrays) -> Floats:
+    return np.where(_is(k, "pool"), k.taps, 1.0)
+
+
+def _product(k: LaunchArrays, p: Values) -> Floats:
+    rate = _column(k, "dtype", p, "macs_per_s")
+    edges = _edges(k, p, "gemm")
+    packed = k.batch * (k.rows + k.columns) * k.depth
+    return np.asarray(k.macs / rate * edges + packed * p["pack_s"] + k.batch * p["matrix_s"])
+
+
+def _edges(k: LaunchArrays, p: Values, prefix: str) -> Floats:
+    """1 and more: how much longer a product takes than its MACs at the full rate."""
+    rows, columns, depth = (np.maximum(x, 1.0) for x in (k.rows, k.columns, k.depth))
+    return np.asarray(
+        (1.0 + _column(k, "dtype", p, f"{prefix}_rows0") / rows) * (1.0 + _column(k, "dtype", p, f"{prefix}_columns0") / columns)
+        * (1.0 + _column(k, "dtype", p, f"{prefix}_depth0") / depth)
+    )  # fmt: skip
+
+
+def _conv(k: LaunchArrays, p: Values) -> Floats:
+    rate = _column(k, "dtype", p, "macs_per_s") * np.where(k.taps > 1.0, p["conv_window_share"], p["conv_point_share"])
+    rate = rate * np.where(k.fns == "backward", p["conv_backward_share"], 1.0)
+    passes = k.macs / np.maximum(k.batch * k.rows * k.columns * k.depth, 1.0)
+    activations = k.read_at.sum(-1) + k.write_at.sum(-1) - k.weight_bytes * np.where(passes > 1.0, 2.0, 1.0)
+    reorder = np.maximum(activations, 0.0) * p["reorder_s_per_byte"] + passes * k.weight_bytes * p["repack_s_per_byte"]
+    return np.asarray(k.macs / rate * _edges(k, p, "conv") + reorder)
+
+
+def _depthwise(k: LaunchArrays, p: Values) -> Floats:
+    passes = k.macs / np.maximum(k.batch * k.rows * k.columns * k.depth, 1.0)
+    per_output = passes * k.elements * p["depthwise_element_s"]
+    return np.asarray(k.macs * p["depthwise_mac_s"] + per_output)
+
+
+def _attention(k: LaunchArrays, p: Values) -> Floats:
+    rate = _column(k, "dtype", p, "macs_per_s") * p["attention_share"]
+    edges = (1.0 + p["attention_rows0"] / np.maximum(k.rows, 1.0)) * (1.0 + p["attention_depth0"] / np.maximum(k.depth, 1.0))
+    scores = k.elements * _column(k, "group.fn.dtype", p, "element_s")
+    return np.asarray(k.macs / rate * edges + scores + k.batch * p["attention_head_s"])
+
+
+def _scan(k: LaunchArrays, p: Values) -> Floats:
+    rate = _column(k, "dtype", p, "macs_per_s")
+    hidden = k.steps * k.weight_bytes * p["scan_weight_s_per_byte"]
+    return np.asarray(k.macs / rate * p["scan_slowdown"] + hidden + k.steps * p["scan_step_s"])
+
+
+def _is(k: LaunchArrays, *groups: str) -> Any:
+    return np.isin(k.groups, groups)
+
+
+def _column(k: LaunchArrays, what: str, p: Values, prefix: str) -> Floats:
+    """A parameter per launch by its labels."""
+    names, place = k.positions(what)
+    return np.array([parameter(p, prefix, name) for name in names])[place]
+
+
+def parameter(p: Values, prefix: str, label: str) -> float:
+    """`prefix.label`, or the nearest parameter that is known: the last part (the type) is dropped first, then the function."""
+    parts = label.split(".")
+    for end in range(len(parts), 0, -1):
+        found = p.get(f"{prefix}.{'.'.join(parts[:end])}")
+        if found is not None:
+            return found
+    return p[f"{prefix}.-"] if f"{prefix}.-" in p else p[prefix]
