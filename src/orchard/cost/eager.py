@@ -25,8 +25,8 @@ GROUPS = (
 )  # fmt: skip
 """view: only a header changes; select: sorting and searching; fill: written without reading; scan: recurrent layers."""
 
-KNOTS_BYTES = tuple(2.0**e for e in (15, 18, 21, 24, 27, 30))
-"""Reuse distances between which the cost of a byte is interpolated: 32 KiB, 256 KiB, 2 MiB, 16 MiB, 128 MiB, 1 GiB."""
+KNOTS_BYTES = tuple(2.0**e for e in (15, 18, 21, 23, 25, 27, 29))
+"""Reuse distances between which the cost of a byte is interpolated: 32 KiB, 256 KiB, 2 MiB, 8, 32, 128 and 512 MiB."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,12 +155,16 @@ def _by_distance(operands: Sequence[Iterable[tuple[float, float]]]) -> Floats:
 
 def knot_of(distance: float) -> tuple[int, float]:
     """(lower knot, share of the upper one) of a reuse distance, linear in its logarithm; clamped at both ends."""
-    first = math.log2(KNOTS_BYTES[0])
-    step = math.log2(KNOTS_BYTES[1]) - first
-    place = (math.log2(max(distance, 1.0)) - first) / step
-    place = min(max(place, 0.0), len(KNOTS_BYTES) - 1.0)
-    low = int(place)
-    return low, place - low
+    place = math.log2(max(distance, 1.0))
+    if place <= _KNOTS[0]:
+        return 0, 0.0
+    for low in range(len(_KNOTS) - 1):
+        if place < _KNOTS[low + 1]:
+            return low, (place - _KNOTS[low]) / (_KNOTS[low + 1] - _KNOTS[low])
+    return len(_KNOTS) - 1, 0.0
+
+
+_KNOTS = tuple(math.log2(k) for k in KNOTS_BYTES)
 
 
 def dumps(launches: Iterable[Launch]) -> str:

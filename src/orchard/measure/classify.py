@@ -39,10 +39,12 @@ FILLS = frozenset("zeros ones full fill zero zeros_like ones_like full_like new_
 HEAVY = {
     "exp": "exp", "tanh": "tanh", "sigmoid": "exp", "silu": "silu", "gelu": "gelu", "erf": "gelu", "log": "exp",
     "log1p": "exp", "expm1": "exp", "pow": "pow", "sin": "trig", "cos": "trig", "softplus": "silu", "mish": "silu",
-    "gelu_backward": "gelu_backward", "silu_backward": "silu_backward", "tanh_backward": "", "sigmoid_backward": "",
-    "bernoulli": "random", "normal": "random", "uniform": "random", "rand": "random", "randn": "random",
-    "native_dropout": "random", "div": "div", "sqrt": "div", "rsqrt": "div", "reciprocal": "div", "addcdiv": "div",
-    "hardswish": "hard", "hardsigmoid": "hard", "logical_not": "", "elu": "exp", "log_sigmoid_forward": "exp",
+    "gelu_backward": "gelu_backward", "silu_backward": "silu_backward", "bernoulli": "random", "normal": "random",
+    "uniform": "random", "rand": "random", "randn": "random", "native_dropout": "random", "div": "div",
+    "reciprocal": "div", "addcdiv": "div", "sqrt": "sqrt", "rsqrt": "rsqrt", "hardswish": "hard", "hardsigmoid": "hard",
+    "elu": "exp", "log_sigmoid_forward": "exp", "neg": "neg", "where": "where", "hardtanh": "clamp", "clamp": "clamp",
+    "masked_fill": "where", "clamp_min": "clamp",
+    **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge", "logical_not", "bitwise_and", "logical_and"), "compare"),
 }  # fmt: skip
 """Functions whose cost per element differs from a load, an add and a store."""
 
@@ -83,7 +85,7 @@ def classify(func: Any, args: Any, kwargs: Any, result: Any) -> Found | None:
     rule = RULES.get(name)
     if rule is not None:
         return rule(full, args, kwargs, inputs, outputs)
-    return _streamed(full, name, inputs, outputs)
+    return _streamed(full, name, kwargs, inputs, outputs)
 
 
 def _tensors(value: Any) -> list[Any]:
@@ -130,10 +132,12 @@ def _strided(inputs: list[Any], outputs: list[Any]) -> float:
     return found
 
 
-def _streamed(full: str, name: str, inputs: list[Any], outputs: list[Any]) -> Found:
+def _streamed(full: str, name: str, kwargs: Any, inputs: list[Any], outputs: list[Any]) -> Found:
     """One pass over all operands."""
     elements = max(_elements(outputs), _elements(inputs) if name in REDUCES else 0.0)
     group, fn = "pointwise", HEAVY.get(name, "")
+    if "gelu" in name and kwargs.get("approximate") == "tanh":
+        fn = fn.replace("gelu", "gelu_tanh")
     sources = inputs
     if name in FILLS:
         group, sources = "fill", []
@@ -142,13 +146,14 @@ def _streamed(full: str, name: str, inputs: list[Any], outputs: list[Any]) -> Fo
         group = "copy"
         if name == "copy" and len(inputs) > 1:
             sources = inputs[1:]
-        fn = "cast" if outputs and any(t.dtype != outputs[0].dtype for t in sources) else ""
+        fn = {"cat": "cat", "stack": "cat", "constant_pad_nd": "pad"}.get(name, "")
+        fn = "cast" if outputs and any(t.dtype != outputs[0].dtype for t in sources) else fn
     elif name in NORMS:
         group, fn, outputs = "norm", NORMS[name], outputs[:3]
         if fn.startswith("batchnorm"):
             elements = float(inputs[0].numel())
     elif name in SOFTMAXES:
-        group, fn = "softmax", "backward" if "backward" in name else "log" if "log" in name else ""
+        group, fn = "softmax", ("log" if "log" in name else "") + ("backward" if "backward" in name else "")
     elif name in REDUCES:
         group = "reduce"
         fn = _reduced(inputs, outputs)
@@ -214,10 +219,10 @@ def _narrow(full: str, args: Any, kwargs: Any, inputs: list[Any], outputs: list[
     del args, kwargs
     x, out = inputs[0], outputs[0]
     rows, depth, columns = float(x.shape[0]), float(x.shape[1]), float(out.shape[-1])
-    dtype = "int4" if "int4" in full else "int8"
+    dtype = "int4w" if "int4" in full else "int8w" if "int8" in full else "int8"
     launch = Launch(
         op=full, group="gemv" if rows == 1.0 else "gemm", dtype=dtype, rows=rows, columns=columns, depth=depth,
-        macs=rows * columns * depth, elements=float(out.numel()), fn="" if "_int_mm" in full else "weights",
+        macs=rows * columns * depth, elements=float(out.numel()),
     )  # fmt: skip
     return Found(launch, _all(inputs), _all(outputs))
 
@@ -248,8 +253,8 @@ def _window(
     spatial = float(math.prod((x if transposed else out).shape[2:])) * x.shape[0]
     depthwise = groups > 1 and channels_in == groups
     launch = Launch(
-        op=full, group="depthwise" if depthwise else "conv", fn="backward" if passes > 1 else "", dtype=dtype_of(inputs),
-        batch=float(groups), rows=spatial, columns=channels_out / groups, depth=taps * channels_in / groups, taps=taps,
+        op=full, group="depthwise" if depthwise else "conv", fn="backward" if passes > 1 else "strided" if depthwise and 4 * spatial <= x.numel() / x.shape[1] + 4 else "",
+        dtype=dtype_of(inputs), batch=float(groups), rows=spatial, columns=channels_out / groups, depth=taps * channels_in / groups, taps=taps,
         macs=passes * spatial * taps * channels_in * channels_out / groups, elements=float(out.numel()),
         weight_bytes=_bytes(w),
     )  # fmt: skip
@@ -270,7 +275,7 @@ def _attention(full: str, args: Any, kwargs: Any, inputs: list[Any], outputs: li
     if causal and tokens == context:
         scores = sequences * heads * tokens * (context + 1) / 2.0
     launch = Launch(
-        op=full, group="attention", fn="backward" if backward else "", dtype=dtype_of(inputs),
+        op=full, group="attention", fn="backward" if backward else "causal" if causal else "", dtype=dtype_of(inputs),
         batch=float(sequences * heads), rows=float(tokens), columns=float(context), depth=float(dim),
         macs=scores * (dim + v.shape[-1]) * (2.5 if backward else 1.0), elements=scores,
     )  # fmt: skip
@@ -296,24 +301,31 @@ def _recurrent(full: str, args: Any, kwargs: Any, inputs: list[Any], outputs: li
 def _gathered(full: str, args: Any, kwargs: Any, inputs: list[Any], outputs: list[Any]) -> Found:
     """Rows are looked up: the table is touched where indices point."""
     del args, kwargs
-    name = full.rpartition(".")[2]
-    scatter = name.rstrip("_") in SCATTERS
     out = outputs[0]
-    table = inputs[0]
-    others = _all(inputs[1:])
     touched = float(out.numel() * out.element_size())
-    if scatter:
-        reads = _all(inputs)
-        rows = float(max((t.numel() for t in inputs[1:]), default=1))
-        launch = Launch(op=full, group="scatter", dtype=dtype_of(outputs), rows=rows, elements=float(out.numel()))
-        return Found(launch, reads, _all(outputs))
     rows = float(out.numel() / max(1, out.shape[-1] if out.dim() else 1))
     launch = Launch(op=full, group="gather", dtype=dtype_of(outputs), rows=rows, elements=float(out.numel()))
-    return Found(launch, ((table, min(touched, _bytes(table))), *others), _all(outputs))
+    return Found(launch, ((inputs[0], min(touched, _bytes(inputs[0]))), *_all(inputs[1:])), _all(outputs))
 
 
-for _name in (*GATHERS, *SCATTERS):
+def _scattered(full: str, args: Any, kwargs: Any, inputs: list[Any], outputs: list[Any]) -> Found:
+    """Rows are written or added where indices point; a call that is not in place makes the whole result first."""
+    del args, kwargs
+    out = outputs[0]
+    in_place = full.endswith("_")
+    index = [t for t in inputs if dtype_of([t]) == "int"]
+    source = max((t for t in inputs if t is not inputs[0] or len(inputs) < 3), key=lambda t: t.numel(), default=out)
+    rows = float(sum(t.numel() for t in index[:1])) or 1.0
+    touched = min(_bytes(source), _bytes(out))
+    whole = 0.0 if in_place else _bytes(out)
+    launch = Launch(op=full, group="scatter", dtype=dtype_of(outputs), rows=rows, elements=float(source.numel()))
+    return Found(launch, (*_all([t for t in inputs if t is not out]), (out, touched)), ((out, touched + whole),))
+
+
+for _name in GATHERS:
     RULES[_name] = _gathered
+for _name in SCATTERS:
+    RULES[_name] = _scattered
 
 
 @_rule("max_pool2d_with_indices", "avg_pool2d", "max_pool2d", "max_pool2d_with_indices_backward", "avg_pool2d_backward")

@@ -134,7 +134,8 @@ def trace(program: Callable[[], Callable[[], Any]], *, grad: bool = False) -> Tr
 
     from torch._subclasses.fake_tensor import DataDependentOutputException
 
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    with mode:
         try:
             with torch.set_grad_enabled(grad):
                 step = program()
@@ -142,7 +143,7 @@ def trace(program: Callable[[], Callable[[], Any]], *, grad: bool = False) -> Tr
             step = None
     if step is None:  # the constructor reads numbers back (a list of drop rates): build it for real, call it on fakes
         step = program()
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with mode:
         return record_step(torch, step, grad=grad)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from orchard.cost.eager import KNOTS_BYTES, Floats, LaunchArrays
+from orchard.cost.errors import CostError
 from orchard.cost.terms import Terms, overlapped
 
 Values = Mapping[str, float]
@@ -43,7 +44,7 @@ def _memory(k: LaunchArrays, p: Values) -> Floats:
 
 
 def _dispatch(k: LaunchArrays, p: Values) -> Floats:
-    per_group = _column(k, "group", p, "dispatch_s")
+    per_group = _column(k, "group.dtype", p, "dispatch_s")
     recorded = k.graded * np.where(_is(k, "view"), p["record_view_s"], p["record_s"])
     return np.asarray(per_group + recorded)
 
@@ -91,7 +92,7 @@ def _conv(k: LaunchArrays, p: Values) -> Floats:
 
 def _depthwise(k: LaunchArrays, p: Values) -> Floats:
     passes = k.macs / np.maximum(k.batch * k.rows * k.columns * k.depth, 1.0)
-    per_output = passes * k.elements * p["depthwise_element_s"]
+    per_output = passes * k.elements * np.where(k.fns == "strided", p["depthwise_strided_s"], p["depthwise_element_s"])
     return np.asarray(k.macs * p["depthwise_mac_s"] + per_output)
 
 
@@ -118,11 +119,23 @@ def _column(k: LaunchArrays, what: str, p: Values, prefix: str) -> Floats:
     return np.array([parameter(p, prefix, name) for name in names])[place]
 
 
+NARROW = ("int8", "int8w", "int4w")
+"""Types whose products run as those of bf16 where no parameter of their own is fitted."""
+
+
 def parameter(p: Values, prefix: str, label: str) -> float:
-    """`prefix.label`, or the nearest parameter that is known: the last part (the type) is dropped first, then the function."""
+    """`prefix.label`, or the nearest parameter that is known: the type is dropped first, then the function. A type without a
+    parameter counts as bf16 if it is narrow, else as f32; an element cost that no group has counts nothing."""
     parts = label.split(".")
-    for end in range(len(parts), 0, -1):
-        found = p.get(f"{prefix}.{'.'.join(parts[:end])}")
+    tries = [parts[:end] for end in range(len(parts), 0, -1)]
+    if len(parts) == 3:
+        plain = parts[1].removesuffix("_backward")
+        tries += [[parts[0], plain], [parts[0], "-", parts[2]], [parts[0], "-"]]
+    tries += [["bf16"], ["f32"]] if label in NARROW else [["f32"]]
+    for attempt in tries:
+        found = p.get(f"{prefix}.{'.'.join(attempt)}")
         if found is not None:
             return found
-    return p[f"{prefix}.-"] if f"{prefix}.-" in p else p[prefix]
+    if prefix == "element_s":
+        return 0.0
+    raise CostError(f"the machine's runtime has no parameter {prefix}.{label}, nor one that could stand in for it")
