@@ -20,7 +20,7 @@ LAYERS: tuple[tuple[str, ...], ...] = (
     ("workloads", "techniques", "mapping"),
     ("numerics",),
     ("cost", "search"),
-    ("sim",),
+    ("sim", "measure"),
     ("studies",),
     ("report",),
     ("app",),

@@ -251,6 +251,7 @@ def split_lists(texts: Sequence[str] | None) -> list[str]:
 OPTIONAL = (
     "orchard.app.validate_command",
     "orchard.app.calibrate_commands",
+    "orchard.app.measure_commands",
     "orchard.app.map_commands",
     "orchard.app.bounds_command",
     "orchard.app.inspect_command",

@@ -28,12 +28,25 @@ def validate(
     plot: Annotated[
         Path | None, typer.Option("--plot", help="Write predicted against measured as SVG.", metavar="FILE.svg")
     ] = None,
+    measured: Annotated[
+        Path | None, typer.Option("--measured", help="A run of `orchard measure`: predict its whole models.", metavar="RUN")
+    ] = None,
+    chip: Annotated[
+        str | None, typer.Option("--chip", help="With --measured: a calibrated machine; default: a fit of RUN itself.")
+    ] = None,
+    ops: Annotated[bool, typer.Option("--ops", help="With --measured: operations that miss most, per model.")] = False,
     markdown: Annotated[bool, typer.Option("--markdown", help="The left-out table as Markdown, for a README.")] = False,
     json: AsJson = False,
 ) -> None:
     """Predicted against measured: the error table."""
     if plot is not None and not plot.absolute().parent.is_dir():
         raise OrchardError(f"--plot {str(plot)[:100]!r}: the folder {str(plot.parent)[:100]!r} does not exist")
+    if measured is not None:
+        _measured(measured, chip, ops, plot, json, {"--rows": rows, "--refit": refit, "--markdown": markdown})
+        return
+    for option, given in (("--chip", chip), ("--ops", ops)):
+        if given:
+            raise OrchardError(f"{option}: goes with --measured RUN only")
     if suite not in SUITES:
         raise OrchardError(f"--suite {suite[:40]!r} is not known{did_you_mean(suite, SUITES)}; expected {', '.join(SUITES)}")
     if suite in ("sustained", "architecture", "advice"):
@@ -56,6 +69,27 @@ def validate(
         from orchard.report.validation import render_validation
 
         show(render_validation(report))
+
+
+def _measured(run: Path, chip: str | None, ops: bool, plot: Path | None, json: bool, others: dict[str, object]) -> None:
+    """Models of a run against their predictions."""
+    given = [name for name, value in others.items() if value]
+    if given:
+        raise OrchardError(f"{given[0]}: does not go with --measured")
+    from orchard.report.measurement import measured_record, render_measured
+    from orchard.studies.measured import validate_measured
+
+    report = validate_measured(str(run), chip)
+    if plot is not None:
+        from orchard.report.measurement import measured_points
+        from orchard.report.plot import scatter_svg
+
+        title = "Orchard: predicted and measured, models that no fit saw"
+        _write_svg(scatter_svg(measured_points(report), title=title), plot)
+    if json:
+        print_json(measured_record(report))
+    else:
+        show(render_measured(report, ops))
 
 
 def _own_table(suite: str, json: bool, others: dict[str, object]) -> None:
@@ -108,10 +142,12 @@ def write_plot(report: Any, path: Path) -> None:
     """Raises OrchardError where the file cannot be written."""
     from orchard.report.plot import scatter_svg
 
+    _write_svg(scatter_svg(report.points, title=f"Orchard: predicted and measured, suite {report.suite}"), path)
+
+
+def _write_svg(drawing: str, path: Path) -> None:
     try:
-        path.write_text(
-            scatter_svg(report.points, title=f"Orchard: predicted and measured, suite {report.suite}"), "utf-8"
-        )
+        path.write_text(drawing, "utf-8")
     except (OSError, ValueError) as error:
         raise OrchardError(
             f"--plot {str(path)[:100]!r}: cannot be written ({getattr(error, 'strerror', error)})"

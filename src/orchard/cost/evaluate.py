@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from orchard.cost.engines import ane, ane_nets, cpu, cpu_ops, gpu, gpu_ops, simd_nets
+from orchard.cost.engines import ane, ane_nets, cpu, cpu_ops, eager, gpu, gpu_ops, simd_nets
 from orchard.cost.errors import ProfileError
 from orchard.cost.lower import KernelArrays, KernelTable
 from orchard.cost.profile import Profile
@@ -27,6 +27,7 @@ MODELS: dict[str, EngineModel] = {
     "ane-nets": ane_nets.kernel_times,
     "gpu-ops": gpu_ops.gpu_times,
     "cpu-ops": cpu_ops.cpu_times,
+    "eager": eager.kernel_times,
     "simd-nets": simd_nets.kernel_times,
 }
 

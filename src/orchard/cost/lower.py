@@ -107,6 +107,8 @@ class Lowering:
     chains            runs of op tokens (`kind` or `kind.fn`) that become one kernel when each feeds only the next
     epilogues         tokens that fold into the Einsum that feeds them
     concurrent        independent kernels overlap, so a wait happens once per dependency level
+    named             a kernel that streams elements keeps its op's token as `part` and its result's format: for runtimes whose
+                      functions differ in cost
     free              tokens that launch nothing (folded into neighbours, or done ahead of time)
     """
 
@@ -115,6 +117,7 @@ class Lowering:
     chains: tuple[tuple[str, ...], ...] = ()
     epilogues: tuple[str, ...] = ()
     concurrent: bool = False
+    named: bool = False
     free: tuple[str, ...] = ()
 
 
@@ -422,6 +425,8 @@ def _kernel(graph: Graph, group: tuple[Op, ...], rules: Lowering, cached: frozen
     elif len(group) == 1 and head.kind == "softmax":
         # A softmax of its own may read its input more than once; that of attention is tuned with its products.
         extra["part"] = "scores" if "pairs" in head.attrs else "softmax"
+    if rules.named:
+        extra["part"], extra["format"] = token(head), graph.outputs_of(group[-1])[0].format
     return Kernel(
         kind=kind,
         vector_ops=total.vector_ops,

@@ -135,6 +135,7 @@ def parse_profile(data: Mapping[str, Any], name: str) -> Profile:
             chains=tuple(tuple(c) for c in rules.get("chains", ())),
             epilogues=tuple(rules.get("epilogues", ())),
             concurrent=bool(rules.get("concurrent", False)),
+            named=bool(rules.get("named", False)),
             free=tuple(rules.get("free", ())),
         )
         parameters = {key: Parameter(**value) for key, value in data["parameters"].items()}

@@ -5,7 +5,16 @@
 """
 
 from orchard.hw.arrays import HardwareArrays
-from orchard.hw.catalogue import ChipSummary, chip_ids, chip_summaries, find_chip, load_chip, parse_overrides
+from orchard.hw.catalogue import (
+    ChipSummary,
+    chip_ids,
+    chip_summaries,
+    find_chip,
+    load_chip,
+    machine_file,
+    machines_folder,
+    parse_overrides,
+)
 from orchard.hw.engines import Compute, Engine, Fanout, Memory, Node, peak
 from orchard.hw.errors import HardwareError
 from orchard.hw.figure import Figure
@@ -38,6 +47,8 @@ __all__ = [
     "chip_summaries",
     "find_chip",
     "load_chip",
+    "machine_file",
+    "machines_folder",
     "observations",
     "parameter",
     "parameters",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -62,8 +63,25 @@ def load_chip(id_or_path: str | Path, overrides: Mapping[str, str | float] | Seq
     if isinstance(id_or_path, Path) or "/" in text or text.lower().endswith((".yaml", ".yml")):
         return _finish(_load_file(Path(id_or_path)), changes)
     if text not in chip_ids():
+        own = machine_file(text)
+        if own is not None:
+            return _finish(_load_file(own), changes)
         text = find_chip(text)
     return _built_in(text) if not changes else _finish(_raw_chip(text), changes)
+
+
+def machines_folder() -> Path:
+    """Where `orchard calibrate` keeps calibrated machines: `orchard/machines` in the user's configuration folder."""
+    root = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
+    return Path(root) / "orchard" / "machines"
+
+
+def machine_file(name: str) -> Path | None:
+    """The file of a calibrated machine by its name; None where there is none."""
+    if not re.fullmatch(r"[A-Za-z0-9][\w.-]{0,63}", name):
+        return None
+    path = machines_folder() / f"{name}.yaml"
+    return path if path.is_file() else None
 
 
 def find_chip(name: str, gpu_cores: float | None = None, cpu_cores: float | None = None) -> str:
@@ -120,6 +138,7 @@ class _Raw:
     figures: Mapping[str, Figure]
     stated: frozenset[str]
     custom: Mapping[str, Engine]
+    runtimes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @lru_cache(maxsize=128)
@@ -169,7 +188,7 @@ def _finish(raw: _Raw, changes: Mapping[str, str | float]) -> SoC:
         ane_generation=text["ane_generation"], gpu_generation=text["gpu_generation"], released=text["released"],
         note=raw.identity.get("note"), base=raw.identity.get("base"), identity=identity, figures=done, stated=stated,
         filled=filled, computed=computed, overrides={path: str(given) for path, given in changes.items()},
-        custom=raw.custom,
+        custom=raw.custom, runtimes=raw.runtimes,
     )  # fmt: skip
 
 
@@ -179,7 +198,7 @@ def _finish(raw: _Raw, changes: Mapping[str, str | float]) -> SoC:
 def _load_file(path: Path) -> _Raw:
     """A chip file: complete, or `base: m4max` plus what differs. Figures are nested, dotted or mixed."""
     data = read_untrusted(path)
-    known = {*_IDENTITY, *_SECTIONS, "engines"}
+    known = {*_IDENTITY, *_SECTIONS, "engines", "runtimes"}
     for key in data:
         section = str(key).partition(".")[0]
         if not isinstance(key, str) or (key not in known and (section == key or section not in _SECTIONS)):
@@ -192,7 +211,15 @@ def _load_file(path: Path) -> _Raw:
     identity = {**(dict(base.identity) if base else {}), **_identity(path, data)}
     identity["base"] = data.get("base")
     custom = {**(base.custom if base else {}), **_custom_engines(path, data.get("engines"))}
-    return _Raw(identity, {**(base.figures if base else {}), **stated}, frozenset(stated), custom)
+    return _Raw(identity, {**(base.figures if base else {}), **stated}, frozenset(stated), custom, _runtimes(path, data))
+
+
+def _runtimes(path: Path, data: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """runtimes: {name: profile}: what software makes of this machine. Profiles are read where they are used (orchard.cost)."""
+    node = data.get("runtimes") or {}
+    if not isinstance(node, dict) or not all(isinstance(k, str) and isinstance(v, dict) for k, v in node.items()):
+        raise HardwareError(f"{path}: runtimes: expected a mapping of names to profiles, as `orchard calibrate` writes them")
+    return dict(node)
 
 
 def _base_of(path: Path, data: Mapping[str, Any]) -> _Raw | None:

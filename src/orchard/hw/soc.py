@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from orchard.hw.derive import Identity
 from orchard.hw.engines import Compute, Engine, Fanout, Memory, Node
@@ -112,6 +113,7 @@ class SoC:
     filled    paths whose value the chip file does not have: a rule or a documented assumption gave it
     computed  paths whose value a rule computed
     custom    engines a chip file describes as trees
+    runtimes  profiles of a calibrated machine as its file has them; `orchard.cost.profile` reads them
     """
 
     id: str
@@ -130,6 +132,7 @@ class SoC:
     computed: frozenset[str] = frozenset()
     overrides: Mapping[str, str] = field(default_factory=dict)
     custom: Mapping[str, Engine] = field(default_factory=dict)
+    runtimes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def __hash__(self) -> int:
         return hash((self.id, tuple(sorted(self.overrides.items()))))

@@ -76,7 +76,7 @@ def classify(func: Any, args: Any, kwargs: Any, result: Any) -> Found | None:
     schema = func._schema.name
     namespace, _, raw = schema.partition("::")
     full = f"{namespace}.{raw}"
-    if full in IGNORED or namespace in ("prim", "profiler"):
+    if full in IGNORED or namespace not in ("aten", "quantized", "orchard", "mkldnn"):
         return None
     name = raw[:-1] if raw.endswith("_") and not raw.endswith("__") else raw
     inputs, outputs = _tensors((args, kwargs)), _tensors(result)
@@ -158,7 +158,7 @@ def _streamed(full: str, name: str, kwargs: Any, inputs: list[Any], outputs: lis
         group = "reduce"
         fn = _reduced(inputs, outputs)
     elif name in SELECTS:
-        group, elements = "select", _elements(inputs)
+        group, elements, fn = "select", _elements(inputs), name
     elif name in POOLS:
         group = "pool"
     elif name.startswith("upsample"):
@@ -232,7 +232,36 @@ def _conv(full: str, args: Any, kwargs: Any, inputs: list[Any], outputs: list[An
     del kwargs
     transposed = bool(args[6]) if full.endswith(".convolution") else False
     groups = int(args[8]) if full.endswith(".convolution") else 1
+    if full.endswith(".convolution") and not transposed and _as_product(args, inputs[0], inputs[1], groups):
+        return _lowered_conv(full, inputs, outputs)
     return _window(full, inputs[0], inputs[1], outputs[0], groups, transposed, 1.0, inputs, outputs)
+
+
+def _as_product(args: Any, x: Any, w: Any, groups: int) -> bool:
+    """Whether PyTorch runs a convolution in f32 as a matrix product (ATen, use_mkldnn in Convolution.cpp): points without a
+    stride on one thread, and small inputs of one image."""
+    import torch
+
+    if groups != 1 or str(x.dtype) != "torch.float32" or x.dim() != 4:
+        return False
+    strided = any(s != 1 for s in args[3]) or any(d != 1 for d in args[5])
+    point = all(n == 1 for n in w.shape[2:])
+    if point and not strided and x.shape[0] < 16 and torch.get_num_threads() == 1:
+        return True
+    return all(n <= 3 for n in w.shape[2:]) and x.shape[0] == 1 and x.numel() <= 20480
+
+
+def _lowered_conv(full: str, inputs: list[Any], outputs: list[Any]) -> Found:
+    """Weights [out, in x taps] times patches [in x taps, places]; with more than one tap the patches are written first."""
+    x, w, out = inputs[0], inputs[1], outputs[0]
+    taps = float(math.prod(w.shape[2:]))
+    places, depth = float(math.prod(out.shape[2:])), taps * w.shape[1]
+    patches = places * depth * x.shape[0] if taps > 1 else 0.0
+    launch = Launch(
+        op=full, group="gemm", fn="conv", dtype="f32", batch=float(x.shape[0]), rows=float(w.shape[0]), columns=places,
+        depth=depth, taps=taps, macs=x.shape[0] * w.shape[0] * places * depth, elements=float(out.numel()), strided=patches,
+    )  # fmt: skip
+    return Found(launch, _all(inputs), _all(outputs))
 
 
 @_rule("convolution_backward")
@@ -294,6 +323,7 @@ def _recurrent(full: str, args: Any, kwargs: Any, inputs: list[Any], outputs: li
         op=full, group="scan", dtype=dtype_of(inputs), rows=sequences, columns=gates, depth=float(w_hidden.shape[1]),
         steps=steps, macs=passes * steps * sequences * (w_input.numel() + w_hidden.numel()), elements=steps * sequences * gates,
         fn="backward" if passes > 1 else "", weight_bytes=_bytes(w_hidden),
+        reads=((steps * _bytes(w_hidden), _bytes(w_hidden)),),  # read again in every step
     )  # fmt: skip
     return Found(launch, _all(inputs), _all([t for t in outputs if t.numel()]))
 

@@ -20,7 +20,7 @@ def suite(name: str = "quick") -> tuple[Program, ...]:
     """`quick` for a calibration in minutes; `full` adds sizes and types."""
     full = name == "full"
     parts = (
-        bandwidth(full), pointwise(full), layout(full), gemm(full), gemv(full), conv(full), attention(full), rows(full),
+        bandwidth(full), spread(full), fresh_pages(full), pointwise(full), layout(full), gemm(full), gemv(full), conv(full), attention(full), rows(full),
         indexed(full), recurrent(full), overheads(full), training_parts(full), narrow(full),
     )  # fmt: skip
     return tuple(program for part in parts for program in part)
@@ -62,6 +62,40 @@ def bandwidth(full: bool) -> Iterator[Program]:
             yield _program(f"scale-cycled-{label}", "bandwidth", lambda t, f=operands: cycling(lambda x: x.mul_(1.0), f(t)))
 
 
+def spread(full: bool) -> Iterator[Program]:
+    """Operations whose operands and results were not touched for a while, as between the layers of a network."""
+    for size in (MIB // 2, 3 * MIB) if not full else (MIB // 8, MIB // 2, 3 * MIB, 8 * MIB):
+        for total in (24 * MIB, 192 * MIB):
+            count = max(2, total // size // 3)
+            label = f"{_size(size)}-of-{_size(total)}"
+
+            def triples(t: Any, n: int = size // 4, count: int = count) -> list[Any]:
+                return [tuple(t.ones(n) for _ in range(3)) for _ in range(count)]
+
+            def make(t: Any, f: Callable[[Any], list[Any]] = triples) -> Step:
+                operands = f(t)
+                flat = [x for triple in operands for x in triple]
+
+                def run() -> None:
+                    for a, b, c in operands:
+                        t.add(a, b, out=c)
+
+                return Step(run, lambda: iter(flat))
+
+            def kept(t: Any, n: int = size // 4, count: int = count) -> Step:
+                xs = [t.ones(n // 256, 256) for _ in range(count)]
+                w = t.ones(256)
+
+                def run() -> None:
+                    results = [t.nn.functional.layer_norm(x, (256,), w, w) for x in xs]
+                    del results
+
+                return Step(run, lambda: iter((*xs, w)))
+
+            yield _program(f"add-spread-{label}", "bandwidth", make)
+            yield _program(f"layernorm-spread-{label}", "bandwidth", kept)
+
+
 FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {
     "relu": lambda t, x: t.relu(x), "gelu": lambda t, x: t.nn.functional.gelu(x),
     "gelu-tanh": lambda t, x: t.nn.functional.gelu(x, approximate="tanh"), "silu": lambda t, x: t.nn.functional.silu(x),
@@ -94,6 +128,20 @@ def pointwise(full: bool) -> Iterator[Program]:
             lambda x, b: x + b, t.randn(r, c), t.randn(c)))  # fmt: skip
         yield _program(f"scale-channels-{rows_}x{columns}", "pointwise", lambda t, r=rows_, c=columns: calling(
             lambda x, b: x * b, t.randn(r, c), t.randn(r, 1)))  # fmt: skip
+
+
+def fresh_pages(full: bool) -> Iterator[Program]:
+    """The first touch of pages that the program has just got from the system."""
+    for size in (8 * MIB, 64 * MIB) if not full else (MIB, 8 * MIB, 64 * MIB, 256 * MIB):
+        def make(t: Any, size: int = size) -> Step:
+            import mmap
+
+            def run() -> None:
+                t.frombuffer(mmap.mmap(-1, size), dtype=t.float32).zero_()
+
+            return Step(run, lambda: iter(()))
+
+        yield _program(f"fresh-pages-{_size(size)}", "bandwidth", make)
 
 
 def layout(full: bool) -> Iterator[Program]:
@@ -136,6 +184,14 @@ def gemm(full: bool) -> Iterator[Program]:
             if dtype == "bf16" and shape[0] * shape[1] * shape[2] > 2**29 and not full:
                 continue
             yield _program(f"linear-{dtype}-{'x'.join(map(str, shape))}", "gemm", lambda t, s=shape, d=dtype: _linear(t, s, d))
+    for m in (32, 128, 384):
+        for dtype in ("f32", "bf16"):
+            def cycled(t: Any, m: int = m, d: str = dtype) -> Step:
+                kind = _dtype(t, d)
+                weights = [t.ones(1536, 768, dtype=kind) for _ in range(20)]
+                return cycling(lambda w, x: t.nn.functional.linear(x, w), weights, t.randn(m, 768, dtype=kind))
+
+            yield _program(f"linear-cycled-{dtype}-{m}x1536x768", "gemm", cycled)
     for batch, m, n, k in ((8, 64, 64, 64), (12, 128, 128, 64), (64, 32, 32, 32), (4, 256, 256, 64), (16, 100, 64, 100)):
         yield _program(f"bmm-{batch}x{m}x{n}x{k}", "gemm", lambda t, b=batch, m=m, n=n, k=k: calling(
             t.bmm, t.randn(b, m, k), t.randn(b, k, n)))  # fmt: skip
@@ -164,7 +220,7 @@ def gemv(full: bool) -> Iterator[Program]:
         kind = 4 if dtype == "f32" else 2
         for n, k in shapes:
             yield _program(f"gemv-{dtype}-{n}x{k}", "gemv", lambda t, s=(1, n, k), d=dtype: _linear(t, s, d))
-        for n, k in ((512, 512), (2048, 1024), (1024, 4096)) if full else ((512, 512), (2048, 1024)):
+        for n, k in ((512, 512), (2048, 1024), (1024, 4096), (6144, 2048)) if full else ((512, 512), (6144, 2048)):
             count = CYCLED_BYTES // 2 // (n * k * kind)
 
             def make(t: Any, n: int = n, k: int = k, d: str = dtype, count: int = count) -> Step:
@@ -190,9 +246,9 @@ WINDOWS = (
     (3, 32, 128, 7, 2), (3, 256, 128, 8, 8), (3, 48, 160, 4, 4), (3, 24, 160, 3, 2), (32, 32, 64, 3, 1), (96, 96, 32, 3, 1),
     (192, 192, 16, 3, 1), (384, 384, 8, 3, 1), (256, 256, 32, 3, 1), (64, 128, 32, 3, 2), (48, 192, 48, 1, 1),
     (192, 48, 48, 1, 1), (384, 96, 24, 1, 1), (96, 384, 24, 1, 1), (512, 1024, 12, 1, 1), (24, 144, 56, 1, 1), (64, 128, 32, 2, 2),
-    (768, 256, 7, 1, 1), (160, 640, 7, 1, 1), (256, 512, 28, 1, 2),
+    (768, 256, 7, 1, 1), (160, 640, 7, 1, 1), (256, 512, 28, 1, 2), (32, 16, 96, 1, 1), (64, 64, 7, 3, 1), (16, 32, 20, 3, 1),
 )  # fmt: skip
-CHANNELWISE = ((48, 64, 3, 1), (144, 32, 3, 1), (384, 16, 3, 1), (768, 7, 3, 1), (64, 96, 3, 2), (192, 28, 7, 1), (64, 48, 7, 1))
+CHANNELWISE = ((48, 64, 3, 1), (144, 32, 3, 1), (384, 16, 3, 1), (768, 7, 3, 1), (64, 96, 3, 2), (128, 56, 3, 2), (256, 14, 3, 2), (48, 112, 3, 1), (192, 28, 7, 1), (64, 48, 7, 1))
 
 
 def conv(full: bool) -> Iterator[Program]:
@@ -282,7 +338,7 @@ def indexed(full: bool) -> Iterator[Program]:
 
 
 def recurrent(full: bool) -> Iterator[Program]:
-    shapes = ((64, 128, 40, 1), (192, 384, 30, 4), (256, 256, 50, 16), (640, 640, 15, 2))
+    shapes = ((64, 128, 40, 1), (128, 256, 20, 2), (192, 384, 30, 4), (256, 256, 50, 16), (640, 640, 15, 2), (384, 640, 20, 12))
     for inside, hidden, steps, batch in shapes + (((1024, 1024, 20, 8),) if full else ()):
         yield _program(f"lstm-{inside}-{hidden}x{steps}x{batch}", "recurrent", lambda t, a=(inside, hidden, steps, batch): of_module(
             t.nn.LSTM(a[0], a[1], batch_first=True).eval(), t.randn(a[3], a[2], a[0])))  # fmt: skip
@@ -367,6 +423,9 @@ def training_parts(full: bool) -> Iterator[Program]:
         yield _program(f"attention-backward-{'x'.join(map(str, shape))}", "training", lambda t, s=shape: backward(
             t, lambda q, k, v: f(t).scaled_dot_product_attention(q, k, v, is_causal=True),
             *(t.randn(*s) for _ in range(3))), grad=True)  # fmt: skip
+        yield _program(f"attention-backward-bf16-{'x'.join(map(str, shape))}", "training", lambda t, s=shape: backward(
+            t, lambda q, k, v: f(t).scaled_dot_product_attention(q, k, v, is_causal=True),
+            *(t.randn(*s).bfloat16() for _ in range(3))), grad=True)  # fmt: skip
     for c, o, side in ((32, 32, 28), (64, 128, 14)):
         yield _program(f"conv-backward-{c}x{side}-{o}", "training", lambda t, c=c, o=o, s=side: backward(
             t, lambda x, w: f(t).conv2d(x, w, None, padding=1), t.randn(1, c, s, s), t.randn(o, c, 3, 3)), grad=True)  # fmt: skip

@@ -37,7 +37,8 @@ class Trace:
 class Recorder:
     """Follows storages: when each was last touched, what is alive, what the allocator can hand out again."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_memory: bool = False) -> None:
+        self.keeps_memory = keeps_memory
         self.launches: list[Launch] = []
         self.clock = 0.0
         self.last: dict[int, float] = {}
@@ -89,9 +90,11 @@ class Recorder:
                 whole = self.sizes[key]
                 stack = self.free.get(whole)
                 distance = now - stack.pop() if stack else max(now, float(whole))
-                if whole >= MMAP_THRESHOLD_MAX:
+                foreign = found.launch.op.endswith("_")  # memory that no operation made: mapped by the program itself
+                if foreign or (whole >= MMAP_THRESHOLD_MAX and not self.keeps_memory):
                     fresh += size
             writes.append((size, distance))
+        again = found.launch.reads
         moved = sum(s for s, _ in reads) + sum(s for s, _ in writes)
         self.clock = now + moved
         for tensor, _ in (*found.reads, *found.writes):
@@ -101,7 +104,7 @@ class Recorder:
         writes = [(s, max(d, moved)) for s, d in writes]
         self.launches.append(
             replace(
-                found.launch, reads=tuple(reads), writes=tuple(writes), fresh_bytes=fresh, graded=graded,
+                found.launch, reads=(*reads, *again), writes=tuple(writes), fresh_bytes=fresh, graded=graded,
                 scope=self.scopes[-1] if self.scopes else "",
             )
         )  # fmt: skip
@@ -147,11 +150,14 @@ def trace(program: Callable[[], Callable[[], Any]], *, grad: bool = False) -> Tr
         return record_step(torch, step, grad=grad)
 
 
-def record_step(torch: Any, step: Callable[[], Any], *, grad: bool) -> Trace:
-    """The trace of one call of `step` after one call that settles lazily made state (optimizer moments, gradients)."""
+def record_step(torch: Any, step: Callable[[], Any], *, grad: bool, keeps_memory: bool = False) -> Trace:
+    """The trace of one call of `step` after one call that settles lazily made state (optimizer moments, gradients).
+
+    keeps_memory: the allocator never maps large blocks afresh, as while measuring (`orchard.measure.allocator`).
+    """
     with torch.set_grad_enabled(grad):
         step()  # the state that a first call leaves behind (optimizer moments) is there in every later one
-        recorder = Recorder()
+        recorder = Recorder(keeps_memory=keeps_memory)
         for tensor in _reachable(torch, step):
             recorder.hold(tensor)
         resident = recorder.alive
@@ -190,7 +196,9 @@ def _watching(torch: Any, recorder: Recorder) -> Iterator[None]:
     def before(module: Any, inputs: Any) -> None:
         del inputs
         recorder.module_calls += 1
-        recorder.scopes.append(names.get(id(module), type(module).__name__))
+        if not recorder.scopes:  # the outermost module knows the paths of those inside
+            names.update({id(inner): path for path, inner in module.named_modules()})
+        recorder.scopes.append(names.get(id(module)) or type(module).__name__)
 
     def after(module: Any, inputs: Any, output: Any) -> None:
         del module, inputs, output

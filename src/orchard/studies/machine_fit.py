@@ -45,8 +45,8 @@ ELEMENT_STARTS = {
     "softmax.log": 5e-10, "softmax.backward": 2e-10, "softmax.logbackward": 5e-10,
     "norm.layernorm": 3e-10, "norm.groupnorm": 3e-10, "norm.batchnorm": 2e-10, "norm.layernorm_backward": 6e-10,
     "reduce.-": 1e-10, "reduce.outer": 1e-10, "gather.-": 5e-11, "scatter.-": 1e-10, "pool.max": 5e-10, "pool.avg": 5e-10,
-    "resize.-": 5e-10, "select.-": 2e-9, "attention.-": 5e-10, "attention.-.bf16": 5e-10, "attention.causal": 1e-9,
-    "attention.backward": 1e-9,
+    "resize.-": 5e-10, "select.-": 2e-9, "select.topk": 2e-9, "select.cumsum": 1e-9, "attention.-": 5e-10, "attention.-.bf16": 5e-10, "attention.causal": 1e-9,
+    "attention.backward": 1e-9, "attention.backward.bf16": 5e-9, "softmax.log.bf16": 1e-9,
 }  # fmt: skip
 
 
@@ -67,6 +67,8 @@ def terms() -> tuple[Term, ...]:
         found.append(Term(name=f"write_s_per_byte.{i}", start=w, unit="s/B", about=f"writing at knot {i} of the reuse distance"))
     for dtype, rate in (("f32", 5e10), ("bf16", 2e11), ("int8", 2e11), ("int8w", 5e10), ("int4w", 2e10)):
         found.append(Term(name=f"macs_per_s.{dtype}", start=rate, unit="1/s", about=f"MACs of large products in {dtype}", width=1.5))
+    for dtype, rate in (("f32", 1e10), ("bf16", 1e10), ("int8w", 1e10), ("int4w", 1e10)):
+        found.append(Term(name=f"gemv_macs_per_s.{dtype}", start=rate, unit="1/s", about=f"MACs of a matrix-vector product in {dtype}"))
     for prefix, starts in (("gemm", (4.0, 8.0, 16.0)), ("conv", (20.0, 8.0, 16.0))):
         for side, start in zip(("rows0", "columns0", "depth0"), starts):
             for dtype in ("f32", "bf16") if prefix == "gemm" else ("f32",):
@@ -74,11 +76,11 @@ def terms() -> tuple[Term, ...]:
                                   about=f"{side[:-1]} at which a {prefix} in {dtype} runs at half its rate"))  # fmt: skip
     found += [
         Term(name="overlap_sharpness", start=2.0, unit="1", about="how far arithmetic hides behind bytes", width=0.5),
+        Term(name="packed_sharpness", start=1.2, unit="1", about="the same where operands are repacked first", width=0.3),
         Term(name="fresh_s_per_byte", start=1e-10, unit="s/B", about="first touch of pages from the system"),
-        Term(name="gemv_factor.f32", start=1.0, unit="1", about="reads of a matrix-vector product against plain reads", width=0.5),
-        Term(name="gemv_factor.bf16", start=1.0, unit="1", about="the same in bf16", width=0.7),
-        Term(name="gemv_factor.int8w", start=1.0, unit="1", about="the same with 8-bit weights", width=0.7),
-        Term(name="gemv_factor.int4w", start=1.0, unit="1", about="the same with 4-bit weights", width=0.7),
+        Term(name="gemv_stream.f32", start=1.0, unit="1", about="reads of a matrix-vector product against plain reads", width=0.5),
+        Term(name="gemv_stream.bf16", start=1.0, unit="1", about="the same in bf16", width=0.5),
+        Term(name="patch_s", start=3e-10, unit="s", about="writing an element of a convolution's patches"),
         Term(name="record_s", start=3e-6, unit="s", about="recording an operation for the backward pass, and its node"),
         Term(name="record_view_s", start=1e-6, unit="s", about="the same for a view"),
         Term(name="module_s", start=1.5e-6, unit="s", about="calling a module"),
@@ -96,10 +98,11 @@ def terms() -> tuple[Term, ...]:
         Term(name="attention_share", start=0.7, unit="1", about="rate of attention's products against large ones", width=0.5),
         Term(name="attention_rows0", start=8.0, unit="count", about="tokens at which attention runs at half its rate"),
         Term(name="attention_depth0", start=16.0, unit="count", about="head size at which attention runs at half its rate"),
-        Term(name="attention_head_s", start=1e-6, unit="s", about="each head of an attention"),
+        Term(name="attention_head_s.-", start=1e-6, unit="s", about="each head of an attention"),
+        Term(name="attention_head_s.backward", start=2e-5, unit="s", about="each head of its gradients", width=1.5),
+        Term(name="attention_head_s.backward.bf16", start=5e-5, unit="s", about="the same in bf16", width=1.5),
         Term(name="row_s", start=2e-8, unit="s", about="each row that is looked up or scattered"),
         Term(name="scan_slowdown", start=1.5, unit="1", about="MACs of a recurrence against those of large products", width=0.5),
-        Term(name="scan_weight_s_per_byte", start=2e-11, unit="s/B", about="reading recurrent weights again in each step"),
         Term(name="scan_step_s", start=5e-6, unit="s", about="each step of a recurrence"),
     ]  # fmt: skip
     return tuple(found)
@@ -152,8 +155,15 @@ class FitResult:
     undetermined: tuple[str, ...]
 
 
-def fit(programs: Sequence[Measured], table: Sequence[Term] | None = None, *, noise: float = 0.1) -> FitResult:
-    """Fit the parameters to measured programs. `noise`: expected relative error of model and measurement together."""
+def fit(
+    programs: Sequence[Measured], table: Sequence[Term] | None = None, *, noise: float = 0.1,
+    begin: Mapping[str, float] | None = None, most: int = 60,
+) -> FitResult:
+    """Fit the parameters to measured programs.
+
+    noise   expected relative error of model and measurement together
+    begin   values to start from (the priors stay where they are); most: evaluations of the Jacobian
+    """
     from scipy.optimize import least_squares
 
     table = terms() if table is None else table
@@ -162,12 +172,14 @@ def fit(programs: Sequence[Measured], table: Sequence[Term] | None = None, *, no
     start = np.log([t.start for t in table])
     widths = np.array([t.width for t in table])
 
+    first = start if begin is None else np.log([begin[n] for n in names])
+
     def residuals(x: Floats) -> Floats:
         values = dict(zip(names, np.exp(x).tolist()))
         errors = np.log(laid.seconds(values) / laid.measured) / noise
         return np.concatenate([_robust(errors), (x - start) / widths])
 
-    found = least_squares(residuals, start, method="trf", x_scale=widths, max_nfev=60)
+    found = least_squares(residuals, first, method="trf", x_scale=widths, max_nfev=most)
     values = dict(zip(names, np.exp(found.x).tolist()))
     errors = np.log(laid.seconds(values) / laid.measured)
     covariance = np.linalg.inv(found.jac.T @ found.jac)

@@ -22,7 +22,7 @@ from orchard.studies.errors import StudyError
 from orchard.studies.memory import Memory, memory_need
 from orchard.studies.phases import decode_calls, encoder_calls, prefill_calls
 from orchard.studies.request import Request
-from orchard.studies.runtimes import choose_profile, network_runtime
+from orchard.studies.runtimes import choose_profile, machine_profile, network_runtime
 from orchard.studies.sources import ImportedModel, bind_symbols, live_model, open_model, served_as, shape_text
 from orchard.studies.techniques import applied, check_family, parsed, profile_of, run_request, runtime_hint
 from orchard.units import scheme
@@ -305,6 +305,9 @@ def make_plan(request: Request, live: ImportedModel | None = None) -> Plan:
     serves = served_as(loaded)
     if runtime is None:
         runtime = runtime_hint(request)
+    own = machine_profile(chip_of(request), runtime, request.engine)
+    if own is not None:
+        return _plan(loaded, own, weights, request)
     if runtime is None and (loaded.family == "imported" or serves == "network"):
         runtime = network_runtime(request.engine, serves)
     profile = choose_profile(runtime, request.engine, weights or loaded.default_weights, serves)

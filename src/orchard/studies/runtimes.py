@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from orchard.cost.profile import Profile, load_profile, profile_names
+from orchard.cost.profile import Profile, load_profile, parse_profile, profile_names
+from orchard.hw import SoC
 from orchard.studies.errors import StudyError
 from orchard.units import did_you_mean
 
@@ -66,6 +67,17 @@ def choose_profile(runtime: str | None, engine: str, weights: str | None = None,
             return _by_build(serving, build)
     engines = ", ".join(sorted({p.engine for p in mine}))
     raise StudyError(f"runtime {mine[0].runtime} has no profile for engine {engine!r}, only for {engines}")
+
+
+def machine_profile(soc: SoC, runtime: str | None, engine: str) -> Profile | None:
+    """The profile a calibrated machine brings along, if the request leaves the runtime open or names it."""
+    wanted = engine_name(engine)
+    name = (runtime or "").lower().partition("@")[0]
+    for key, data in soc.runtimes.items():
+        profile = parse_profile(data, f"{soc.id}: runtimes.{key}")
+        if wanted in ("auto", profile.engine) and name in ("", profile.runtime, *profile.aliases):
+            return profile
+    return None
 
 
 def network_runtime(engine: str, serves: str = "network") -> str:

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 
-from orchard.cost.eager import KNOTS_BYTES, Floats, LaunchArrays
+from orchard.cost.eager import KNOTS_BYTES, Floats, Launch, LaunchArrays, launch_arrays
 from orchard.cost.errors import CostError
-from orchard.cost.terms import Terms, overlapped
+from orchard.cost.lower import KernelArrays
+from orchard.cost.terms import Hardware, Terms, overlapped
 
 Values = Mapping[str, float]
 
@@ -30,7 +31,9 @@ def eager_terms(k: LaunchArrays, p: Values) -> Terms:
     """Seconds of every launch [launches]. A parameter that is missing takes that of its f32 or plain sibling."""
     memory = _memory(k, p)
     compute = _compute(k, p)
-    compute, memory = overlapped(compute, memory, p["overlap_sharpness"])
+    packed = _is(k, "gemm", "conv", "depthwise", "scan")
+    sharpness = np.where(packed, np.maximum(p["packed_sharpness"], 1.0), np.maximum(p["overlap_sharpness"], 1.0))
+    compute, memory = overlapped(compute, memory, sharpness)
     memory = memory + k.fresh_bytes * p["fresh_s_per_byte"]
     return Terms(compute, memory, _dispatch(k, p))
 
@@ -39,7 +42,7 @@ def _memory(k: LaunchArrays, p: Values) -> Floats:
     read = np.array([p[f"read_s_per_byte.{i}"] for i in range(len(KNOTS_BYTES))])
     write = np.array([p[f"write_s_per_byte.{i}"] for i in range(len(KNOTS_BYTES))])
     reads = k.read_at @ read
-    reads = reads * np.where(_is(k, "gemv"), _column(k, "dtype", p, "gemv_factor"), 1.0)
+    reads = reads * np.where(_is(k, "gemv"), _column(k, "dtype", p, "gemv_stream"), 1.0)
     return np.asarray(reads + k.write_at @ write)
 
 
@@ -52,7 +55,8 @@ def _dispatch(k: LaunchArrays, p: Values) -> Floats:
 def _compute(k: LaunchArrays, p: Values) -> Floats:
     seconds = k.elements * _column(k, "group.fn.dtype", p, "element_s") * _touched(k)
     seconds = seconds + k.strided * p["strided_s"]
-    seconds = np.where(_is(k, "gemm", "gemv"), _product(k, p), seconds)
+    seconds = np.where(_is(k, "gemm"), _product(k, p), seconds)
+    seconds = np.where(_is(k, "gemv"), k.macs / _column(k, "dtype", p, "gemv_macs_per_s"), seconds)
     seconds = np.where(_is(k, "conv"), _conv(k, p), seconds)
     seconds = np.where(_is(k, "depthwise"), _depthwise(k, p), seconds)
     seconds = np.where(_is(k, "attention"), _attention(k, p), seconds)
@@ -69,7 +73,8 @@ def _product(k: LaunchArrays, p: Values) -> Floats:
     rate = _column(k, "dtype", p, "macs_per_s")
     edges = _edges(k, p, "gemm")
     packed = k.batch * (k.rows + k.columns) * k.depth
-    return np.asarray(k.macs / rate * edges + packed * p["pack_s"] + k.batch * p["matrix_s"])
+    patches = np.where(k.fns == "conv", k.strided * p["patch_s"], 0.0)
+    return np.asarray(k.macs / rate * edges + packed * p["pack_s"] + k.batch * p["matrix_s"] + patches)
 
 
 def _edges(k: LaunchArrays, p: Values, prefix: str) -> Floats:
@@ -100,13 +105,12 @@ def _attention(k: LaunchArrays, p: Values) -> Floats:
     rate = _column(k, "dtype", p, "macs_per_s") * p["attention_share"]
     edges = (1.0 + p["attention_rows0"] / np.maximum(k.rows, 1.0)) * (1.0 + p["attention_depth0"] / np.maximum(k.depth, 1.0))
     scores = k.elements * _column(k, "group.fn.dtype", p, "element_s")
-    return np.asarray(k.macs / rate * edges + scores + k.batch * p["attention_head_s"])
+    return np.asarray(k.macs / rate * edges + scores + k.batch * _column(k, "fn.dtype", p, "attention_head_s"))
 
 
 def _scan(k: LaunchArrays, p: Values) -> Floats:
     rate = _column(k, "dtype", p, "macs_per_s")
-    hidden = k.steps * k.weight_bytes * p["scan_weight_s_per_byte"]
-    return np.asarray(k.macs / rate * p["scan_slowdown"] + hidden + k.steps * p["scan_step_s"])
+    return np.asarray(k.macs / rate * p["scan_slowdown"] + k.steps * p["scan_step_s"])
 
 
 def _is(k: LaunchArrays, *groups: str) -> Any:
@@ -131,7 +135,7 @@ def parameter(p: Values, prefix: str, label: str) -> float:
     if len(parts) == 3:
         plain = parts[1].removesuffix("_backward")
         tries += [[parts[0], plain], [parts[0], "-", parts[2]], [parts[0], "-"]]
-    tries += [["bf16"], ["f32"]] if label in NARROW else [["f32"]]
+    tries += [["bf16"], ["f32"]] if label in NARROW else [["f32"], ["-"]]
     for attempt in tries:
         found = p.get(f"{prefix}.{'.'.join(attempt)}")
         if found is not None:
@@ -139,3 +143,82 @@ def parameter(p: Values, prefix: str, label: str) -> float:
     if prefix == "element_s":
         return 0.0
     raise CostError(f"the machine's runtime has no parameter {prefix}.{label}, nor one that could stand in for it")
+
+
+# ---- kernels of a workload graph, which has no trace of an eager run
+
+
+def kernel_times(k: KernelArrays, hw: Hardware, p: Values, rules: Mapping[str, Any]) -> Terms:
+    """Seconds of every kernel row, multiplicity included. The machine's own figures are in the parameters; `hw` sets only the
+    shape of variants, so exploring hardware figures does not move a calibrated machine."""
+    del hw, rules
+    found = k._memo.get("eager")
+    if found is None:
+        found = k._memo["eager"] = launch_arrays(launches_of(k))
+    terms = eager_terms(found, p)
+    return Terms(terms.compute * k.count, terms.memory * k.count, terms.dispatch * k.launches)
+
+
+def launches_of(k: KernelArrays) -> list[Launch]:
+    """Kernels as launches. Weights and caches were last touched a whole pass ago; activations by the kernel before."""
+    whole = float(((k.weight_bytes + k.state_bytes) * k.count).sum())
+    return [_launch(k, i, whole) for i in range(len(k))]
+
+
+def _launch(k: KernelArrays, i: int, whole: float) -> Launch:
+    kernel = k.kernels[i]
+    row = {name: float(column[i]) for name, column in k.counts.items()}
+    stored, read, written = row["weight_bytes"] + row["state_bytes"], row["input_bytes"], row["output_bytes"]
+    moved = stored + read + written
+    dtype = DTYPES.get(kernel.format, "f32")
+    shape: dict[str, Any] = {"elements": written / WIDTHS[dtype], "group": "pointwise", "fn": ""}
+    if kernel.kind in ("linear", "expert"):
+        shape |= _product_shape(row)
+    elif kernel.kind == "attention":
+        pairs = row["macs"] / max(row["head_dim"], 1.0)
+        shape |= {"group": "attention", "batch": row["sequences"] * row["heads"], "rows": row["tokens"],
+                  "columns": row["context"], "depth": row["head_dim"] / 2.0, "elements": pairs}  # fmt: skip
+    elif kernel.kind == "scan":
+        gates = 4.0 if kernel.part.endswith("lstm") else 3.0
+        shape |= {"group": "scan", "steps": row["tokens"], "rows": row["sequences"], "columns": gates, "weight_bytes": stored}
+    else:
+        shape |= _streamed_shape(kernel.part, row)
+    return Launch(
+        op=kernel.name, dtype=dtype, macs=row["macs"], taps=row["taps"],
+        reads=tuple(x for x in ((stored, max(whole, moved)), (read, moved)) if x[0]), writes=((written, moved),) if written else (),
+        **shape,
+    )  # fmt: skip
+
+
+def _product_shape(row: Mapping[str, float]) -> dict[str, Any]:
+    shape = {name: row[name] for name in ("batch", "rows", "columns", "depth")}
+    if row["columns"] <= 1.0 < row["batch"] and row["taps"] > 1.0:
+        return {**shape, "group": "depthwise", "fn": "strided" if row["stride"] > 1.0 else ""}
+    if row["taps"] > 1.0 or row["stride"] > 1.0:
+        return {**shape, "group": "conv", "weight_bytes": row["weight_bytes"]}
+    return {**shape, "group": "gemv" if min(row["rows"], row["columns"]) <= 1.0 else "gemm"}
+
+
+def _streamed_shape(token: str, row: Mapping[str, float]) -> dict[str, Any]:
+    kind, _, fn = token.partition(".")
+    if kind == "elementwise":
+        return {"group": "pointwise", "fn": FUNCTIONS.get(fn, "")}
+    if kind == "norm":
+        return {"group": "norm", "fn": fn if fn in ("groupnorm", "batchnorm") else "layernorm"}
+    group, fn = KINDS.get(kind, ("pointwise", ""))
+    return {"group": group, "fn": ("avg" if "avg" in token else "max") if group == "pool" else fn}
+
+
+DTYPES = {"f32": "f32", "bf16": "bf16", "f16": "bf16", "int8": "int8w", "int4": "int4w"}
+"""Stored formats by the arithmetic they run in; half precision of the other kind counts as bfloat16."""
+WIDTHS = {"f32": 4.0, "bf16": 2.0, "int8w": 1.0, "int4w": 0.5}
+FUNCTIONS = {
+    "exp": "exp", "sigmoid": "exp", "tanh": "tanh", "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_tanh": "gelu_tanh",
+    "erf": "gelu", "pow": "pow", "div": "div", "sqrt": "sqrt", "rsqrt": "rsqrt", "sin": "trig", "cos": "trig",
+    "where": "where", "neg": "neg", "clamp": "clamp", "relu6": "clamp", "hardswish": "hard",
+}  # fmt: skip
+KINDS = {
+    "softmax": ("softmax", ""), "reduce": ("reduce", ""), "gather": ("gather", ""), "update": ("copy", ""), "move": ("copy", ""),
+    "pool": ("pool", "max"), "resize": ("resize", ""), "fill": ("fill", ""), "topk": ("select", "topk"), "rope": ("pointwise", ""),
+    "einsum": ("reduce", ""),
+}  # fmt: skip

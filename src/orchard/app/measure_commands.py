@@ -1,0 +1,97 @@
+"""`orchard measure`, `compare-run`, `contribute`: this machine, timed; runs side by side; rows for the dataset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from orchard.app.options import AsJson
+from orchard.app.output import note, print_json, print_text, show
+
+RunFolder = Annotated[Path, typer.Argument(help="A run folder that `orchard measure` wrote.", metavar="RUN")]
+
+
+def measure_command(
+    model: Annotated[
+        str | None, typer.Argument(help="A model to time per operation: a name of --list, `unseen` for all of them, a .pt2 file, or package.module:function. Without it: microbenchmarks.")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda, mps, mlx, coreml or coreai.")] = "cpu",
+    suite: Annotated[str, typer.Option("--suite", help="Microbenchmarks: quick (minutes) or full.")] = "quick",
+    threads: Annotated[int, typer.Option("--threads", help="CPU threads; 1 is disturbed least by other work.")] = 1,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder; one that exists is continued. Default: run-DEVICE.")
+    ] = None,
+    list_: Annotated[bool, typer.Option("--list", help="List the package's own models.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Measure this machine, or a whole model on it, into a run folder."""
+    if list_:
+        from orchard.measure.models import MODELS
+
+        print_text("\n".join(f"{name:<26} {program.about}" for name, program in MODELS.items()))
+        return
+    from orchard.measure.live import programs_of
+    from orchard.measure.run import Job, measure_programs, measure_suite
+
+    job = Job(device=device, suite=suite, threads=threads, output=output or Path(f"run-{device}"))
+    run = measure_suite(job, note) if model is None else measure_programs(job, programs_of(model, device), note)
+    if json:
+        from orchard.report.measurement import measurement_record
+
+        print_json(measurement_record(run))
+    else:
+        from orchard.report.measurement import render_measurement
+
+        show(render_measurement(run))
+
+
+def compare_run_command(
+    a: Annotated[Path, typer.Argument(help="The run to compare with.", metavar="A")],
+    b: Annotated[Path, typer.Argument(help="The run in question.", metavar="B")],
+    least: Annotated[float, typer.Option("--least", help="Smallest relative change that counts.")] = 0.05,
+    json: AsJson = False,
+) -> None:
+    """Drift between two runs, with significance: machines, versions or days."""
+    from orchard.measure.store import read_run
+    from orchard.report.measurement import comparison_record, render_comparison
+    from orchard.studies.compare_runs import compare_runs
+    from orchard.studies.errors import StudyError
+
+    if not 0 <= least < 10:
+        raise StudyError(f"--least {least}: expected a share from 0 to 10, such as 0.05")
+    found = compare_runs(read_run(a), read_run(b), least)
+    if json:
+        print_json(comparison_record(found))
+    else:
+        show(render_comparison(found))
+
+
+def contribute_command(
+    run: RunFolder,
+    chip: Annotated[str, typer.Option("--chip", help="What people call the processor, e.g. 'M2 Max'.")],
+    source: Annotated[str, typer.Option("--source", help="Who measured, for the column `source`.")] = "own measurement",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file; without it the rows are printed.")] = None,
+    json: AsJson = False,
+) -> None:
+    """A run's microbenchmarks as rows of the project's dataset, checked by its own rules."""
+    from orchard.measure.store import read_run
+    from orchard.studies.contribute import COLUMNS, contribution, write_contribution
+
+    text = contribution(read_run(run), chip, source)
+    if output is not None:
+        write_contribution(text, output)
+        note(f"wrote {output}")
+    if json:
+        rows = text.count("\n") - 1
+        print_json({"schema": "orchard.contribution/1", "run": str(run), "file": str(output or ""), "rows": rows, "columns": list(COLUMNS)})
+    elif output is None:
+        print_text(text.rstrip("\n"))
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the `orchard` application."""
+    app.command("measure")(measure_command)
+    app.command("compare-run")(compare_run_command)
+    app.command("contribute")(contribute_command)
