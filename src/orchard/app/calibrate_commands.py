@@ -12,13 +12,16 @@ from orchard.app.options import AsJson
 
 def calibrate_command(
     run: Annotated[
-        Path | None, typer.Argument(help="A run folder of `orchard measure`; without it the packaged rows.", metavar="RUN")
+        Path | None,
+        typer.Argument(help="A run folder of `orchard measure`; without it the packaged rows.", metavar="RUN"),
     ] = None,
     name: Annotated[str, typer.Option("--name", help="With RUN: what --chip will call the machine.")] = "my-machine",
     suite: Annotated[str, typer.Option("--suite", help="Without RUN: measurements to fit: llm.")] = "llm",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="With RUN a .yaml file (default: the user's own machines); without it a folder."),
+        typer.Option(
+            "--output", "-o", help="With RUN a .yaml file (default: the user's own machines); without it a folder."
+        ),
     ] = None,
     json: AsJson = False,
 ) -> None:

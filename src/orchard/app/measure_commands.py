@@ -15,13 +15,17 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder that `orchard meas
 
 def measure_command(
     model: Annotated[
-        str | None, typer.Argument(help="A model to time per operation: a name of --list, `unseen` for all of them, a .pt2 file, or package.module:function. Without it: microbenchmarks.")
+        str | None,
+        typer.Argument(
+            help="A model to time: a name of --list, `unseen` for all, a .pt2 file, or package.module:function."
+        ),
     ] = None,
     device: Annotated[str, typer.Option("--device", help="cpu, cuda, mps, mlx, coreml or coreai.")] = "cpu",
     suite: Annotated[str, typer.Option("--suite", help="Microbenchmarks: quick (minutes) or full.")] = "quick",
     threads: Annotated[int, typer.Option("--threads", help="CPU threads; 1 is disturbed least by other work.")] = 1,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run folder; one that exists is continued. Default: run-DEVICE.")
+        Path | None,
+        typer.Option("--output", "-o", help="Run folder; one that exists is continued. Default: run-DEVICE."),
     ] = None,
     list_: Annotated[bool, typer.Option("--list", help="List the package's own models.")] = False,
     json: AsJson = False,
@@ -36,7 +40,7 @@ def measure_command(
     from orchard.measure.run import Job, measure_programs, measure_suite
 
     job = Job(device=device, suite=suite, threads=threads, output=output or Path(f"run-{device}"))
-    run = measure_suite(job, note) if model is None else measure_programs(job, programs_of(model, device), note)
+    run = measure_suite(job, note) if model is None else measure_programs(job, programs_of(model), note)
     if json:
         from orchard.report.measurement import measurement_record
 
@@ -72,7 +76,9 @@ def contribute_command(
     run: RunFolder,
     chip: Annotated[str, typer.Option("--chip", help="What people call the processor, e.g. 'M2 Max'.")],
     source: Annotated[str, typer.Option("--source", help="Who measured, for the column `source`.")] = "own measurement",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="CSV file; without it the rows are printed.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="CSV file; without it the rows are printed.")
+    ] = None,
     json: AsJson = False,
 ) -> None:
     """A run's microbenchmarks as rows of the project's dataset, checked by its own rules."""
@@ -85,7 +91,15 @@ def contribute_command(
         note(f"wrote {output}")
     if json:
         rows = text.count("\n") - 1
-        print_json({"schema": "orchard.contribution/1", "run": str(run), "file": str(output or ""), "rows": rows, "columns": list(COLUMNS)})
+        print_json(
+            {
+                "schema": "orchard.contribution/1",
+                "run": str(run),
+                "file": str(output or ""),
+                "rows": rows,
+                "columns": list(COLUMNS),
+            }
+        )
     elif output is None:
         print_text(text.rstrip("\n"))
 

@@ -29,7 +29,8 @@ def validate(
         Path | None, typer.Option("--plot", help="Write predicted against measured as SVG.", metavar="FILE.svg")
     ] = None,
     measured: Annotated[
-        Path | None, typer.Option("--measured", help="A run of `orchard measure`: predict its whole models.", metavar="RUN")
+        Path | None,
+        typer.Option("--measured", help="A run of `orchard measure`: predict its whole models.", metavar="RUN"),
     ] = None,
     chip: Annotated[
         str | None, typer.Option("--chip", help="With --measured: a calibrated machine; default: a fit of RUN itself.")

@@ -76,7 +76,9 @@ def benchmark_rows(text: str) -> dict[str, float]:
     scale = {"s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
     found = {
         label.strip().lower(): float(value) * scale[unit]
-        for label, value, unit in re.findall(r"^\s*([A-Za-z][A-Za-z0-9 _.%-]*?)\s*[:=]?\s+([\d.]+)\s*(s|ms|us|µs|ns)\s*$", text, re.M)
+        for label, value, unit in re.findall(
+            r"^\s*([A-Za-z][A-Za-z0-9 _.%-]*?)\s*[:=]?\s+([\d.]+)\s*(s|ms|us|µs|ns)\s*$", text, re.M
+        )
     }
     if not found:
         raise MeasureError("benchmark output: no line such as 'median: 1.234 ms'")

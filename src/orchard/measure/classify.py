@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchard.cost.eager import Launch
+from orchard.measure.library import library
 
 Operand = tuple[Any, float]
 
@@ -27,45 +28,181 @@ class Found:
 
 
 VIEWS = frozenset(
-    "view t transpose permute expand unsqueeze squeeze select slice split split_with_sizes chunk unbind alias detach "
-    "as_strided _unsafe_view _reshape_alias lift_fresh unfold diagonal view_as_real real movedim narrow swapaxes "
-    "lift empty empty_like empty_strided new_empty resize_ set_ _local_scalar_dense item is_same_size".split()
+    [
+        "view",
+        "t",
+        "transpose",
+        "permute",
+        "expand",
+        "unsqueeze",
+        "squeeze",
+        "select",
+        "slice",
+        "split",
+        "split_with_sizes",
+        "chunk",
+        "unbind",
+        "alias",
+        "detach",
+        "as_strided",
+        "_unsafe_view",
+        "_reshape_alias",
+        "lift_fresh",
+        "unfold",
+        "diagonal",
+        "view_as_real",
+        "real",
+        "movedim",
+        "narrow",
+        "swapaxes",
+        "lift",
+        "empty",
+        "empty_like",
+        "empty_strided",
+        "new_empty",
+        "resize_",
+        "set_",
+        "_local_scalar_dense",
+        "item",
+        "is_same_size",
+    ]
 )
 """Only a header changes, or memory is handed out that nobody has touched."""
 
-FILLS = frozenset("zeros ones full fill zero zeros_like ones_like full_like new_zeros new_ones new_full arange scalar_tensor "
-                  "eye tril_indices linspace".split())  # fmt: skip
+FILLS = frozenset(
+    [
+        "zeros",
+        "ones",
+        "full",
+        "fill",
+        "zero",
+        "zeros_like",
+        "ones_like",
+        "full_like",
+        "new_zeros",
+        "new_ones",
+        "new_full",
+        "arange",
+        "scalar_tensor",
+        "eye",
+        "tril_indices",
+        "linspace",
+    ]
+)
 
 HEAVY = {
-    "exp": "exp", "tanh": "tanh", "sigmoid": "exp", "silu": "silu", "gelu": "gelu", "erf": "gelu", "log": "exp",
-    "log1p": "exp", "expm1": "exp", "pow": "pow", "sin": "trig", "cos": "trig", "softplus": "silu", "mish": "silu",
-    "gelu_backward": "gelu_backward", "silu_backward": "silu_backward", "bernoulli": "random", "normal": "random",
-    "uniform": "random", "rand": "random", "randn": "random", "native_dropout": "random", "div": "div",
-    "reciprocal": "div", "addcdiv": "div", "sqrt": "sqrt", "rsqrt": "rsqrt", "hardswish": "hard", "hardsigmoid": "hard",
-    "elu": "exp", "log_sigmoid_forward": "exp", "neg": "neg", "where": "where", "hardtanh": "clamp", "clamp": "clamp",
-    "masked_fill": "where", "clamp_min": "clamp",
+    "exp": "exp",
+    "tanh": "tanh",
+    "sigmoid": "exp",
+    "silu": "silu",
+    "gelu": "gelu",
+    "erf": "gelu",
+    "log": "exp",
+    "log1p": "exp",
+    "expm1": "exp",
+    "pow": "pow",
+    "sin": "trig",
+    "cos": "trig",
+    "softplus": "silu",
+    "mish": "silu",
+    "gelu_backward": "gelu_backward",
+    "silu_backward": "silu_backward",
+    "bernoulli": "random",
+    "normal": "random",
+    "uniform": "random",
+    "rand": "random",
+    "randn": "random",
+    "native_dropout": "random",
+    "div": "div",
+    "reciprocal": "div",
+    "addcdiv": "div",
+    "sqrt": "sqrt",
+    "rsqrt": "rsqrt",
+    "hardswish": "hard",
+    "hardsigmoid": "hard",
+    "elu": "exp",
+    "log_sigmoid_forward": "exp",
+    "neg": "neg",
+    "where": "where",
+    "hardtanh": "clamp",
+    "clamp": "clamp",
+    "masked_fill": "where",
+    "clamp_min": "clamp",
     **dict.fromkeys(("eq", "ne", "lt", "le", "gt", "ge", "logical_not", "bitwise_and", "logical_and"), "compare"),
-}  # fmt: skip
+}
 """Functions whose cost per element differs from a load, an add and a store."""
 
-SELECTS = frozenset("sort topk argmax argmin cumsum cumprod unique nonzero multinomial median kthvalue".split())
-GATHERS = frozenset("embedding index_select index gather take embedding_bag".split())
+SELECTS = frozenset(
+    ["sort", "topk", "argmax", "argmin", "cumsum", "cumprod", "unique", "nonzero", "multinomial", "median", "kthvalue"]
+)
+GATHERS = frozenset(["embedding", "index_select", "index", "gather", "take", "embedding_bag"])
 SCATTERS = frozenset(
-    "embedding_dense_backward index_add index_put index_copy scatter scatter_add _index_put_impl index_fill slice_scatter "
-    "select_scatter select_backward slice_backward".split()
-)  # fmt: skip
-POOLS = frozenset("max_pool2d_with_indices avg_pool2d _adaptive_avg_pool2d max_pool2d avg_pool1d max_pool1d "
-                  "max_pool2d_with_indices_backward avg_pool2d_backward _adaptive_avg_pool2d_backward".split())  # fmt: skip
+    [
+        "embedding_dense_backward",
+        "index_add",
+        "index_put",
+        "index_copy",
+        "scatter",
+        "scatter_add",
+        "_index_put_impl",
+        "index_fill",
+        "slice_scatter",
+        "select_scatter",
+        "select_backward",
+        "slice_backward",
+    ]
+)
+POOLS = frozenset(
+    [
+        "max_pool2d_with_indices",
+        "avg_pool2d",
+        "_adaptive_avg_pool2d",
+        "max_pool2d",
+        "avg_pool1d",
+        "max_pool1d",
+        "max_pool2d_with_indices_backward",
+        "avg_pool2d_backward",
+        "_adaptive_avg_pool2d_backward",
+    ]
+)
 NORMS = {
-    "native_layer_norm": "layernorm", "native_group_norm": "groupnorm", "native_batch_norm": "batchnorm",
-    "_native_batch_norm_legit": "batchnorm", "_native_batch_norm_legit_no_training": "batchnorm",
-    "cudnn_batch_norm": "batchnorm", "_batch_norm_with_update": "batchnorm", "_batch_norm_no_update": "batchnorm",
-    "native_layer_norm_backward": "layernorm_backward", "native_group_norm_backward": "groupnorm_backward",
-    "native_batch_norm_backward": "batchnorm_backward", "_fused_rms_norm": "layernorm",
-}  # fmt: skip
-SOFTMAXES = frozenset("_softmax _log_softmax _safe_softmax _softmax_backward_data _log_softmax_backward_data".split())
-REDUCES = frozenset("sum mean amax amin max min prod var var_mean std norm linalg_vector_norm any all logsumexp nll_loss_forward "
-                    "count_nonzero".split())  # fmt: skip
+    "native_layer_norm": "layernorm",
+    "native_group_norm": "groupnorm",
+    "native_batch_norm": "batchnorm",
+    "_native_batch_norm_legit": "batchnorm",
+    "_native_batch_norm_legit_no_training": "batchnorm",
+    "cudnn_batch_norm": "batchnorm",
+    "_batch_norm_with_update": "batchnorm",
+    "_batch_norm_no_update": "batchnorm",
+    "native_layer_norm_backward": "layernorm_backward",
+    "native_group_norm_backward": "groupnorm_backward",
+    "native_batch_norm_backward": "batchnorm_backward",
+    "_fused_rms_norm": "layernorm",
+}
+SOFTMAXES = frozenset(
+    ["_softmax", "_log_softmax", "_safe_softmax", "_softmax_backward_data", "_log_softmax_backward_data"]
+)
+REDUCES = frozenset(
+    [
+        "sum",
+        "mean",
+        "amax",
+        "amin",
+        "max",
+        "min",
+        "prod",
+        "var",
+        "var_mean",
+        "std",
+        "norm",
+        "linalg_vector_norm",
+        "any",
+        "all",
+        "logsumexp",
+        "nll_loss_forward",
+        "count_nonzero",
+    ]
+)
 IGNORED = frozenset(("prim.device", "prim.layout", "profiler", "aten.sym_size", "aten.is_same_size"))
 
 DTYPES = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "float64": "f64"}
@@ -141,8 +278,22 @@ def _streamed(full: str, name: str, kwargs: Any, inputs: list[Any], outputs: lis
     sources = inputs
     if name in FILLS:
         group, sources = "fill", []
-    elif name in ("copy", "clone", "_to_copy", "contiguous", "cat", "stack", "constant_pad_nd", "roll", "flip", "repeat",
-                  "split_copy", "im2col", "pixel_shuffle", "pixel_unshuffle"):  # fmt: skip
+    elif name in (
+        "copy",
+        "clone",
+        "_to_copy",
+        "contiguous",
+        "cat",
+        "stack",
+        "constant_pad_nd",
+        "roll",
+        "flip",
+        "repeat",
+        "split_copy",
+        "im2col",
+        "pixel_shuffle",
+        "pixel_unshuffle",
+    ):
         group = "copy"
         if name == "copy" and len(inputs) > 1:
             sources = inputs[1:]
@@ -207,9 +358,16 @@ def _product(full: str, args: Any, kwargs: Any, inputs: list[Any], outputs: list
         rows, columns = columns, rows  # a matrix-vector product, seen as one row
     group = "gemv" if min(rows, columns) == 1.0 else "gemm"
     launch = Launch(
-        op=full, group=group, dtype=dtype_of(inputs), batch=batch, rows=rows, columns=columns, depth=depth,
-        macs=batch * rows * columns * depth, elements=float(out.numel()),
-    )  # fmt: skip
+        op=full,
+        group=group,
+        dtype=dtype_of(inputs),
+        batch=batch,
+        rows=rows,
+        columns=columns,
+        depth=depth,
+        macs=batch * rows * columns * depth,
+        elements=float(out.numel()),
+    )
     return Found(launch, _all(inputs), _all(outputs))
 
 
@@ -221,9 +379,15 @@ def _narrow(full: str, args: Any, kwargs: Any, inputs: list[Any], outputs: list[
     rows, depth, columns = float(x.shape[0]), float(x.shape[1]), float(out.shape[-1])
     dtype = "int4w" if "int4" in full else "int8w" if "int8" in full else "int8"
     launch = Launch(
-        op=full, group="gemv" if rows == 1.0 else "gemm", dtype=dtype, rows=rows, columns=columns, depth=depth,
-        macs=rows * columns * depth, elements=float(out.numel()),
-    )  # fmt: skip
+        op=full,
+        group="gemv" if rows == 1.0 else "gemm",
+        dtype=dtype,
+        rows=rows,
+        columns=columns,
+        depth=depth,
+        macs=rows * columns * depth,
+        elements=float(out.numel()),
+    )
     return Found(launch, _all(inputs), _all(outputs))
 
 
@@ -240,13 +404,11 @@ def _conv(full: str, args: Any, kwargs: Any, inputs: list[Any], outputs: list[An
 def _as_product(args: Any, x: Any, w: Any, groups: int) -> bool:
     """Whether PyTorch runs a convolution in f32 as a matrix product (ATen, use_mkldnn in Convolution.cpp): points without a
     stride on one thread, and small inputs of one image."""
-    import torch
-
     if groups != 1 or str(x.dtype) != "torch.float32" or x.dim() != 4:
         return False
     strided = any(s != 1 for s in args[3]) or any(d != 1 for d in args[5])
     point = all(n == 1 for n in w.shape[2:])
-    if point and not strided and x.shape[0] < 16 and torch.get_num_threads() == 1:
+    if point and not strided and x.shape[0] < 16 and library("torch").get_num_threads() == 1:
         return True
     return all(n <= 3 for n in w.shape[2:]) and x.shape[0] == 1 and x.numel() <= 20480
 
@@ -258,9 +420,19 @@ def _lowered_conv(full: str, inputs: list[Any], outputs: list[Any]) -> Found:
     places, depth = float(math.prod(out.shape[2:])), taps * w.shape[1]
     patches = places * depth * x.shape[0] if taps > 1 else 0.0
     launch = Launch(
-        op=full, group="gemm", fn="conv", dtype="f32", batch=float(x.shape[0]), rows=float(w.shape[0]), columns=places,
-        depth=depth, taps=taps, macs=x.shape[0] * w.shape[0] * places * depth, elements=float(out.numel()), strided=patches,
-    )  # fmt: skip
+        op=full,
+        group="gemm",
+        fn="conv",
+        dtype="f32",
+        batch=float(x.shape[0]),
+        rows=float(w.shape[0]),
+        columns=places,
+        depth=depth,
+        taps=taps,
+        macs=x.shape[0] * w.shape[0] * places * depth,
+        elements=float(out.numel()),
+        strided=patches,
+    )
     return Found(launch, _all(inputs), _all(outputs))
 
 
@@ -270,30 +442,47 @@ def _conv_backward(full: str, args: Any, kwargs: Any, inputs: list[Any], outputs
     del kwargs
     grad, x, w = inputs[:3]
     passes = float(sum(bool(m) for m in args[10][:2]))
-    found = _window(full, x, w, grad, int(args[9]), bool(args[7]), passes, inputs, outputs)
-    return found
+    return _window(full, x, w, grad, int(args[9]), bool(args[7]), passes, inputs, outputs)
 
 
 def _window(
-    full: str, x: Any, w: Any, out: Any, groups: int, transposed: bool, passes: float, inputs: list[Any], outputs: list[Any]
+    full: str,
+    x: Any,
+    w: Any,
+    out: Any,
+    groups: int,
+    transposed: bool,
+    passes: float,
+    inputs: list[Any],
+    outputs: list[Any],
 ) -> Found:
     taps = float(math.prod(w.shape[2:]))
     channels_out, channels_in = (w.shape[1] * groups, w.shape[0]) if transposed else (w.shape[0], w.shape[1] * groups)
     spatial = float(math.prod((x if transposed else out).shape[2:])) * x.shape[0]
     depthwise = groups > 1 and channels_in == groups
     launch = Launch(
-        op=full, group="depthwise" if depthwise else "conv", fn="backward" if passes > 1 else "strided" if depthwise and 4 * spatial <= x.numel() / x.shape[1] + 4 else "",
-        dtype=dtype_of(inputs), batch=float(groups), rows=spatial, columns=channels_out / groups, depth=taps * channels_in / groups, taps=taps,
-        macs=passes * spatial * taps * channels_in * channels_out / groups, elements=float(out.numel()),
+        op=full,
+        group="depthwise" if depthwise else "conv",
+        fn="backward" if passes > 1 else "strided" if depthwise and 4 * spatial <= x.numel() / x.shape[1] + 4 else "",
+        dtype=dtype_of(inputs),
+        batch=float(groups),
+        rows=spatial,
+        columns=channels_out / groups,
+        depth=taps * channels_in / groups,
+        taps=taps,
+        macs=passes * spatial * taps * channels_in * channels_out / groups,
+        elements=float(out.numel()),
         weight_bytes=_bytes(w),
-    )  # fmt: skip
+    )
     return Found(launch, _all(inputs), _all([t for t in outputs if t.numel()]))
 
 
 @_rule(
-    "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention_for_cpu_backward",
-    "_scaled_dot_product_flash_attention", "_scaled_dot_product_efficient_attention",
-)  # fmt: skip
+    "_scaled_dot_product_flash_attention_for_cpu",
+    "_scaled_dot_product_flash_attention_for_cpu_backward",
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+)
 def _attention(full: str, args: Any, kwargs: Any, inputs: list[Any], outputs: list[Any]) -> Found:
     backward = full.endswith("backward")
     q, k, v = inputs[1:4] if backward else inputs[:3]
@@ -304,10 +493,17 @@ def _attention(full: str, args: Any, kwargs: Any, inputs: list[Any], outputs: li
     if causal and tokens == context:
         scores = sequences * heads * tokens * (context + 1) / 2.0
     launch = Launch(
-        op=full, group="attention", fn="backward" if backward else "causal" if causal else "", dtype=dtype_of(inputs),
-        batch=float(sequences * heads), rows=float(tokens), columns=float(context), depth=float(dim),
-        macs=scores * (dim + v.shape[-1]) * (2.5 if backward else 1.0), elements=scores,
-    )  # fmt: skip
+        op=full,
+        group="attention",
+        fn="backward" if backward else "causal" if causal else "",
+        dtype=dtype_of(inputs),
+        batch=float(sequences * heads),
+        rows=float(tokens),
+        columns=float(context),
+        depth=float(dim),
+        macs=scores * (dim + v.shape[-1]) * (2.5 if backward else 1.0),
+        elements=scores,
+    )
     return Found(launch, _all(inputs), _all([t for t in outputs if t.numel()]))
 
 
@@ -320,11 +516,19 @@ def _recurrent(full: str, args: Any, kwargs: Any, inputs: list[Any], outputs: li
     gates = float(w_hidden.shape[0])
     passes = 3.0 if full.endswith("backward") else 1.0
     launch = Launch(
-        op=full, group="scan", dtype=dtype_of(inputs), rows=sequences, columns=gates, depth=float(w_hidden.shape[1]),
-        steps=steps, macs=passes * steps * sequences * (w_input.numel() + w_hidden.numel()), elements=steps * sequences * gates,
-        fn="backward" if passes > 1 else "", weight_bytes=_bytes(w_hidden),
+        op=full,
+        group="scan",
+        dtype=dtype_of(inputs),
+        rows=sequences,
+        columns=gates,
+        depth=float(w_hidden.shape[1]),
+        steps=steps,
+        macs=passes * steps * sequences * (w_input.numel() + w_hidden.numel()),
+        elements=steps * sequences * gates,
+        fn="backward" if passes > 1 else "",
+        weight_bytes=_bytes(w_hidden),
         reads=((steps * _bytes(w_hidden), _bytes(w_hidden)),),  # read again in every step
-    )  # fmt: skip
+    )
     return Found(launch, _all(inputs), _all([t for t in outputs if t.numel()]))
 
 
@@ -365,7 +569,11 @@ def _pool(full: str, args: Any, kwargs: Any, inputs: list[Any], outputs: list[An
     taps = float(math.prod(kernel)) if isinstance(kernel, (list, tuple)) else 1.0
     taps = taps**2 if isinstance(kernel, (list, tuple)) and len(kernel) == 1 else taps
     launch = Launch(
-        op=full, group="pool", fn="avg" if "avg" in full else "max", dtype=dtype_of(inputs), taps=taps,
+        op=full,
+        group="pool",
+        fn="avg" if "avg" in full else "max",
+        dtype=dtype_of(inputs),
+        taps=taps,
         elements=float(outputs[0].numel()),
-    )  # fmt: skip
+    )
     return Found(launch, _all(inputs), _all(outputs))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from orchard.measure.errors import MeasureError
+from orchard.measure.library import library
 
 POWERCAP = Path("/sys/class/powercap")
 
@@ -56,8 +57,7 @@ def rapl(powercap: Path = POWERCAP) -> tuple[Meter, ...]:
 def nvml() -> tuple[Meter, ...]:
     """NVIDIA boards (nvmlDeviceGetTotalEnergyConsumption, millijoules since the driver was loaded)."""
     with suppress(Exception):  # not installed, no driver, or a board without the counter: then there is no such meter
-        import pynvml
-
+        pynvml = library("pynvml")
         pynvml.nvmlInit()
         found = []
         for index in range(pynvml.nvmlDeviceGetCount()):
@@ -75,10 +75,14 @@ def powermetrics_text(text: str) -> dict[str, float]:
     Raises MeasureError where no such line is there.
     """
     readings: dict[str, list[float]] = {}
-    for name, value, unit in re.findall(r"^\s*(CPU|GPU|ANE|Combined|DRAM)[^:\n]*Power[^:\n]*:\s*([\d.]+)\s*(m?W)", text, re.M):
+    for name, value, unit in re.findall(
+        r"^\s*(CPU|GPU|ANE|Combined|DRAM)[^:\n]*Power[^:\n]*:\s*([\d.]+)\s*(m?W)", text, re.M
+    ):
         readings.setdefault(name.lower(), []).append(float(value) * (1e-3 if unit == "mW" else 1.0))
     if not readings:
-        raise MeasureError("powermetrics: no line such as 'CPU Power: 1234 mW' in its output; run it with --samplers cpu_power")
+        raise MeasureError(
+            "powermetrics: no line such as 'CPU Power: 1234 mW' in its output; run it with --samplers cpu_power"
+        )
     return {name: sum(values) / len(values) for name, values in readings.items()}
 
 
@@ -100,7 +104,9 @@ def powermetrics_plist(data: bytes) -> dict[str, float]:
             if isinstance(processor.get(key), int | float):
                 totals.setdefault(key.removesuffix("_power"), []).append(float(processor[key]) * 1e-3)
     if not totals:
-        raise MeasureError("powermetrics: no sample has processor power; run it with --samplers cpu_power,gpu_power,ane_power")
+        raise MeasureError(
+            "powermetrics: no sample has processor power; run it with --samplers cpu_power,gpu_power,ane_power"
+        )
     return {name: sum(values) / len(values) for name, values in totals.items()}
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from orchard.measure.errors import MeasureError
+from orchard.measure.library import library
 from orchard.measure.models import MODELS
 from orchard.measure.programs import Program, Step, of_module
 from orchard.units import did_you_mean
@@ -18,7 +19,7 @@ UNSEEN = "unseen"
 FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
-def programs_of(model: str, device: str = "cpu") -> tuple[Program, ...]:
+def programs_of(model: str) -> tuple[Program, ...]:
     """Programs for a model's name, `unseen` for all of the package's own, or `package.module:function`.
 
     Raises MeasureError for what cannot run here, saying what it would need.
@@ -32,7 +33,9 @@ def programs_of(model: str, device: str = "cpu") -> tuple[Program, ...]:
     suffix = Path(model).suffix.lower()
     if suffix in (".mlpackage", ".mlmodel", ".aimodel"):
         needs = "Core ML" if suffix != ".aimodel" else "Core AI"
-        raise MeasureError(f"{model}: runs through {needs}, which needs macOS; on this machine `orchard predict` can price it")
+        raise MeasureError(
+            f"{model}: runs through {needs}, which needs macOS; on this machine `orchard predict` can price it"
+        )
     if suffix == ".pt2" and Path(model).is_file():
         return (_from_pt2(Path(model)),)
     known = [UNSEEN, *MODELS]
@@ -54,7 +57,9 @@ def _from_function(text: str) -> Program:
         made = function()
         module, inputs = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
         if not hasattr(module, "forward") or not isinstance(inputs, Mapping):
-            raise MeasureError(f"{text}: returned {type(made).__name__}, expected a torch module and a mapping of input shapes")
+            raise MeasureError(
+                f"{text}: returned {type(made).__name__}, expected a torch module and a mapping of input shapes"
+            )
         return of_module(module.eval(), **{name: example(name, given) for name, given in inputs.items()})
 
     return Program(name=text, group="model", build=build)
@@ -62,7 +67,7 @@ def _from_function(text: str) -> Program:
 
 def _from_pt2(path: Path) -> Program:
     def build() -> Step:
-        import torch
+        torch = library("torch")
 
         program = torch.export.load(str(path))
         args, kwargs = program.example_inputs or ((), {})
@@ -73,7 +78,7 @@ def _from_pt2(path: Path) -> Program:
 
 def example(name: str, given: Any) -> Any:
     """A tensor for an input: itself, or ones of the shape given (whole numbers where the name says ids or mask)."""
-    import torch
+    torch = library("torch")
 
     if not isinstance(given, list | tuple):
         return given

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from orchard.measure.library import library
 from orchard.measure.programs import Program, Step, of_module, training
 
 MODELS: dict[str, Program] = {}
@@ -23,50 +24,52 @@ def _model(name: str, about: str, *, grad: bool = False) -> Callable[[Callable[[
 
 
 def _image(size: int = 224, batch: int = 1) -> Any:
-    import torch
+    torch = library("torch")
 
     return torch.randn(batch, 3, size, size)
 
 
 def _ids(tokens: int, batch: int = 1) -> Any:
-    import torch
+    torch = library("torch")
 
     return torch.ones(batch, tokens, dtype=torch.long)
 
 
 @_model("resnet-50", "ResNet-50, one image of 224x224")
 def _resnet() -> Step:
-    from transformers import ResNetConfig, ResNetForImageClassification
+    hub = library("transformers")
 
-    return of_module(ResNetForImageClassification(ResNetConfig(num_labels=1000)).eval(), pixel_values=_image())
+    return of_module(hub.ResNetForImageClassification(hub.ResNetConfig(num_labels=1000)).eval(), pixel_values=_image())
 
 
 @_model("mobilenet-v2", "MobileNetV2, one image of 224x224")
 def _mobilenet() -> Step:
-    from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
+    hub = library("transformers")
 
-    model = MobileNetV2ForImageClassification(MobileNetV2Config(num_labels=1001)).eval()
+    model = hub.MobileNetV2ForImageClassification(hub.MobileNetV2Config(num_labels=1001)).eval()
     return of_module(model, pixel_values=_image())
 
 
 @_model("vit-b-16", "ViT-B/16, one image of 224x224")
 def _vit() -> Step:
-    from transformers import ViTConfig, ViTForImageClassification
+    hub = library("transformers")
 
-    return of_module(ViTForImageClassification(ViTConfig(num_labels=1000)).eval(), pixel_values=_image())
+    return of_module(hub.ViTForImageClassification(hub.ViTConfig(num_labels=1000)).eval(), pixel_values=_image())
 
 
 @_model("convnext-t", "ConvNeXt-T, one image of 224x224")
 def _convnext() -> Step:
-    from transformers import ConvNextConfig, ConvNextForImageClassification
+    hub = library("transformers")
 
-    return of_module(ConvNextForImageClassification(ConvNextConfig(num_labels=1000)).eval(), pixel_values=_image())
+    return of_module(
+        hub.ConvNextForImageClassification(hub.ConvNextConfig(num_labels=1000)).eval(), pixel_values=_image()
+    )
 
 
 def _distilbert(tokens: int) -> Step:
-    from transformers import DistilBertConfig, DistilBertModel
+    hub = library("transformers")
 
-    return of_module(DistilBertModel(DistilBertConfig()).eval(), input_ids=_ids(tokens))
+    return of_module(hub.DistilBertModel(hub.DistilBertConfig()).eval(), input_ids=_ids(tokens))
 
 
 @_model("distilbert-128", "DistilBERT, 128 tokens")
@@ -80,9 +83,9 @@ def _distilbert_512() -> Step:
 
 
 def _gpt2() -> Any:
-    from transformers import GPT2Config, GPT2LMHeadModel
+    hub = library("transformers")
 
-    return GPT2LMHeadModel(GPT2Config()).eval()
+    return hub.GPT2LMHeadModel(hub.GPT2Config()).eval()
 
 
 @_model("gpt2-prefill", "GPT-2 124M, a prompt of 256 tokens")
@@ -92,15 +95,15 @@ def _gpt2_prefill() -> Step:
 
 def _decoding(model: Any, context: int, layers: int, heads: int, width: int, dtype: Any) -> Step:
     """One token after `context` cached ones. The cache grows by one row a layer, as generation does, and is cut back."""
-    import torch
-    from transformers import DynamicCache
+    torch = library("torch")
+    hub = library("transformers")
 
     keys = [torch.randn(1, heads, context, width, dtype=dtype) for _ in range(2 * layers)]
     token = _ids(1)
     position = torch.full((1, 1), context, dtype=torch.long)
 
     def run() -> Any:
-        cache = DynamicCache()
+        cache = hub.DynamicCache()
         for layer in range(layers):
             cache.update(keys[2 * layer], keys[2 * layer + 1], layer)
         return model(input_ids=token, past_key_values=cache, position_ids=position, use_cache=True).logits
@@ -115,82 +118,81 @@ def _decoding(model: Any, context: int, layers: int, heads: int, width: int, dty
 
 @_model("gpt2-decode", "GPT-2 124M, one token after 256")
 def _gpt2_decode() -> Step:
-    import torch
+    torch = library("torch")
 
     return _decoding(_gpt2(), 256, 12, 12, 64, torch.float32)
 
 
 def _llama(dtype: Any) -> Any:
     """Half a billion parameters in the shape of Llama 3: 24 layers of 1024, grouped heads, SwiGLU, tied embeddings."""
-    import torch
-    from transformers import LlamaConfig, LlamaForCausalLM
+    torch = library("torch")
+    hub = library("transformers")
 
-    config = LlamaConfig(
+    config = hub.LlamaConfig(
         vocab_size=32000, hidden_size=1024, intermediate_size=4864, num_hidden_layers=24, num_attention_heads=16,
         num_key_value_heads=4, max_position_embeddings=2048, tie_word_embeddings=True,
     )  # fmt: skip
     before = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        return LlamaForCausalLM(config).eval()
+        return hub.LlamaForCausalLM(config).eval()
     finally:
         torch.set_default_dtype(before)
 
 
 @_model("llama-0.5b-prefill-f32", "Llama style 0.5B, a prompt of 128 tokens, float32")
 def _llama_prefill() -> Step:
-    import torch
+    torch = library("torch")
 
     return of_module(_llama(torch.float32), input_ids=_ids(128), use_cache=False)
 
 
 @_model("llama-0.5b-decode-f32", "Llama style 0.5B, one token after 256, float32")
 def _llama_decode() -> Step:
-    import torch
+    torch = library("torch")
 
     return _decoding(_llama(torch.float32), 256, 24, 4, 64, torch.float32)
 
 
 @_model("llama-0.5b-prefill-bf16", "Llama style 0.5B, a prompt of 128 tokens, bfloat16")
 def _llama_prefill_bf16() -> Step:
-    import torch
+    torch = library("torch")
 
     return of_module(_llama(torch.bfloat16), input_ids=_ids(128), use_cache=False)
 
 
 @_model("llama-0.5b-decode-bf16", "Llama style 0.5B, one token after 256, bfloat16")
 def _llama_decode_bf16() -> Step:
-    import torch
+    torch = library("torch")
 
     return _decoding(_llama(torch.bfloat16), 256, 24, 4, 64, torch.bfloat16)
 
 
 @_model("whisper-tiny-encoder", "Whisper tiny, the encoder on 30 s of audio")
 def _whisper() -> Step:
-    import torch
-    from transformers import WhisperConfig, WhisperModel
+    torch = library("torch")
+    hub = library("transformers")
 
-    config = WhisperConfig(
+    config = hub.WhisperConfig(
         d_model=384, encoder_layers=4, encoder_attention_heads=6, encoder_ffn_dim=1536, decoder_layers=1,
         decoder_attention_heads=6, decoder_ffn_dim=1536,
     )  # fmt: skip
-    return of_module(WhisperModel(config).eval().encoder, input_features=torch.randn(1, 80, 3000))
+    return of_module(hub.WhisperModel(config).eval().encoder, input_features=torch.randn(1, 80, 3000))
 
 
 @_model("unet-block", "A U-Net block: residual convolutions and attention on 320 channels of 64x64")
 def _unet() -> Step:
-    import torch
+    torch = library("torch")
 
     return of_module(unet_block(320, 8).eval(), torch.randn(1, 320, 64, 64), torch.randn(1, 1280))
 
 
 def unet_block(channels: int, heads: int) -> Any:
     """Group norm, SiLU, 3x3 convolution, time embedding, the same again with a skip; then self-attention and GEGLU."""
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
+    torch = library("torch")
+    nn, F = torch.nn, torch.nn.functional
 
-    class Block(nn.Module):
+    class Block(nn.Module):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.norm1, self.norm2, self.norm3 = (nn.GroupNorm(32, channels) for _ in range(3))
@@ -213,13 +215,12 @@ def unet_block(channels: int, heads: int) -> Any:
             y = y + self.down(F.gelu(gate) * value)
             return x + self.leave(y.reshape(n, height, width, c).permute(0, 3, 1, 2))
 
-    del torch
     return Block()
 
 
 @_model("lstm-2x512", "Two LSTM layers of 512, 100 steps, a batch of 8")
 def _lstm() -> Step:
-    import torch
+    torch = library("torch")
 
     return of_module(torch.nn.LSTM(256, 512, num_layers=2, batch_first=True).eval(), torch.randn(8, 100, 256))
 
@@ -229,12 +230,11 @@ def _lstm() -> Step:
 
 def small_transformer(layers: int = 4, width: int = 256, heads: int = 4, vocabulary: int = 8000) -> Any:
     """A causal language model with pre-norm blocks; `recompute` checkpoints each block."""
-    import torch
-    from torch import nn
-    from torch.nn import functional as F
-    from torch.utils.checkpoint import checkpoint
+    torch = library("torch")
+    nn, F = torch.nn, torch.nn.functional
+    checkpoint = library("torch.utils.checkpoint").checkpoint
 
-    class Block(nn.Module):
+    class Block(nn.Module):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.ln1, self.ln2 = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -248,7 +248,7 @@ def small_transformer(layers: int = 4, width: int = 256, heads: int = 4, vocabul
             x = x + self.out(y.transpose(1, 2).reshape(n, t, c))
             return x + self.down(F.gelu(self.up(self.ln2(x))))
 
-    class Language(nn.Module):
+    class Language(nn.Module):  # type: ignore[misc,name-defined]
         def __init__(self) -> None:
             super().__init__()
             self.embed = nn.Embedding(vocabulary, width)
@@ -262,13 +262,12 @@ def small_transformer(layers: int = 4, width: int = 256, heads: int = 4, vocabul
                 x = checkpoint(block, x, use_reentrant=False) if self.recompute else block(x)
             return self.head(self.norm(x))
 
-    del torch
     return Language()
 
 
 def _training(*, recompute: bool = False, lora: int = 0, mixed: bool = False) -> Step:
-    import torch
-    from torch.nn import functional as F
+    torch = library("torch")
+    F = torch.nn.functional
 
     model = small_transformer()
     model.recompute = recompute
@@ -288,10 +287,10 @@ def _training(*, recompute: bool = False, lora: int = 0, mixed: bool = False) ->
 
 def add_lora(model: Any, rank: int) -> None:
     """Every linear layer inside blocks gets a trained pair of thin matrices; all other parameters are frozen."""
-    import torch
-    from torch import nn
+    torch = library("torch")
+    nn = torch.nn
 
-    class Adapted(nn.Module):
+    class Adapted(nn.Module):  # type: ignore[misc,name-defined]
         def __init__(self, base: Any) -> None:
             super().__init__()
             self.base = base

@@ -37,9 +37,13 @@ class Job:
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
-            raise MeasureError(f"device {self.device!r} is not known{did_you_mean(self.device, DEVICES)}; expected {', '.join(DEVICES)}")
+            raise MeasureError(
+                f"device {self.device!r} is not known{did_you_mean(self.device, DEVICES)}; expected {', '.join(DEVICES)}"
+            )
         if self.suite not in SUITES:
-            raise MeasureError(f"suite {self.suite!r} is not known{did_you_mean(self.suite, SUITES)}; expected quick or full")
+            raise MeasureError(
+                f"suite {self.suite!r} is not known{did_you_mean(self.suite, SUITES)}; expected quick or full"
+            )
         if not 1 <= self.threads <= 1024:
             raise MeasureError(f"threads: got {self.threads}, expected 1 to 1024")
 
@@ -57,7 +61,9 @@ def measure_programs(job: Job, programs: Sequence[Program], say: Say = lambda _:
 def _measure(job: Job, programs: Sequence[Program] | None, say: Say) -> Run:
     if job.device in ("coreml", "coreai"):
         apple.require_macos(job.device)
-        raise MeasureError(f"device {job.device}: its microbenchmarks are converted models; pass an .mlpackage or .aimodel as MODEL")
+        raise MeasureError(
+            f"device {job.device}: its microbenchmarks are converted models; pass an .mlpackage or .aimodel as MODEL"
+        )
     timed, memory = _device(job)
     chosen = list(programs if programs is not None else _suite(job))
     plan = MODEL_PLAN if programs is not None else QUICK_PLAN if job.suite == "quick" else FULL_PLAN

@@ -153,7 +153,9 @@ def read_head(folder: Path) -> dict[str, Any]:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise MeasureError(f"{folder}: holds no run ({error.strerror}: run.json); `orchard measure` makes one") from None
+        raise MeasureError(
+            f"{folder}: holds no run ({error.strerror}: run.json); `orchard measure` makes one"
+        ) from None
     except ValueError:
         raise MeasureError(f"{path}: is not JSON; it was not written by `orchard measure`") from None
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:

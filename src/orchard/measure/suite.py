@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from orchard.measure.library import library
 from orchard.measure.programs import Program, Step, calling, cycling, of_module, training
 
 KIB, MIB = 2**10, 2**20
@@ -20,19 +21,25 @@ def suite(name: str = "quick") -> tuple[Program, ...]:
     """`quick` for a calibration in minutes; `full` adds sizes and types."""
     full = name == "full"
     parts = (
-        bandwidth(full), spread(full), fresh_pages(full), pointwise(full), layout(full), gemm(full), gemv(full), conv(full), attention(full), rows(full),
+        bandwidth(full), spread(full), fresh_pages(full), pointwise(full), layout(full), gemm(full),
+        gemv(full), conv(full), attention(full), rows(full),
         indexed(full), recurrent(full), overheads(full), training_parts(full), narrow(full),
     )  # fmt: skip
     return tuple(program for part in parts for program in part)
 
 
-def _program(name: str, group: str, make: Callable[[Any], Step], *, grad: bool = False) -> Program:
-    def build() -> Step:
-        import torch
+def _program(name: str, group: str, make: Any, *, grad: bool = False) -> Program:
+    """A program whose step `make(torch)` builds."""
 
-        return make(torch)
+    def build() -> Step:
+        step: Step = make(library("torch"))
+        return step
 
     return Program(name=name, group=group, build=build, grad=grad)
+
+
+def functional(torch: Any) -> Any:
+    return torch.nn.functional
 
 
 def _size(n: float) -> str:
@@ -54,12 +61,15 @@ def bandwidth(full: bool) -> Iterator[Program]:
         yield _program(f"sum-{size}", "bandwidth", lambda t, n=n: calling(lambda x: x.sum(), t.randn(n)))
     for piece in (256 * KIB, 4 * MIB):
         for total in (16 * MIB, CYCLED_BYTES):
+
             def operands(t: Any, piece: int = piece, total: int = total) -> list[Any]:
                 return [t.ones(piece // 4) for _ in range(total // piece)]
 
             label = f"{_size(piece)}-of-{_size(total)}"
             yield _program(f"sum-cycled-{label}", "bandwidth", lambda t, f=operands: cycling(lambda x: x.sum(), f(t)))
-            yield _program(f"scale-cycled-{label}", "bandwidth", lambda t, f=operands: cycling(lambda x: x.mul_(1.0), f(t)))
+            yield _program(
+                f"scale-cycled-{label}", "bandwidth", lambda t, f=operands: cycling(lambda x: x.mul_(1.0), f(t))
+            )
 
 
 def spread(full: bool) -> Iterator[Program]:
@@ -100,9 +110,11 @@ FUNCTIONS: dict[str, Callable[[Any, Any], Any]] = {
     "relu": lambda t, x: t.relu(x), "gelu": lambda t, x: t.nn.functional.gelu(x),
     "gelu-tanh": lambda t, x: t.nn.functional.gelu(x, approximate="tanh"), "silu": lambda t, x: t.nn.functional.silu(x),
     "tanh": lambda t, x: t.tanh(x), "exp": lambda t, x: t.exp(x), "pow3": lambda t, x: t.pow(x, 3.0),
-    "square": lambda t, x: t.pow(x, 2), "sqrt": lambda t, x: t.sqrt(x), "div": lambda t, x: x / 3.0, "sin": lambda t, x: t.sin(x),
+    "square": lambda t, x: t.pow(x, 2), "sqrt": lambda t, x: t.sqrt(x), "div": lambda t, x: t.div(x, 3.0),
+    "sin": lambda t, x: t.sin(x),
     "hardtanh": lambda t, x: t.nn.functional.hardtanh(x, 0.0, 6.0), "hardswish": lambda t, x: t.nn.functional.hardswish(x),
-    "mul": lambda t, x: x * 2.0, "where": lambda t, x: t.where(x > 0, x, x), "rsqrt": lambda t, x: t.rsqrt(x), "neg": lambda t, x: -x,
+    "mul": lambda t, x: t.mul(x, 2.0), "where": lambda t, x: t.where(x > 0, x, x), "rsqrt": lambda t, x: t.rsqrt(x),
+    "neg": lambda t, x: t.neg(x),
 }  # fmt: skip
 
 
@@ -133,6 +145,7 @@ def pointwise(full: bool) -> Iterator[Program]:
 def fresh_pages(full: bool) -> Iterator[Program]:
     """The first touch of pages that the program has just got from the system."""
     for size in (8 * MIB, 64 * MIB) if not full else (MIB, 8 * MIB, 64 * MIB, 256 * MIB):
+
         def make(t: Any, size: int = size) -> Step:
             import mmap
 
@@ -156,7 +169,9 @@ def layout(full: bool) -> Iterator[Program]:
             lambda x: x.float(), t.randn(r, c).bfloat16()))  # fmt: skip
         yield _program(f"cat-{rows_}x{columns}", "layout", lambda t, r=rows_, c=columns: calling(
             lambda x: t.cat((x, x), -1), t.randn(r, c)))  # fmt: skip
-        yield _program(f"zeros-{rows_}x{columns}", "layout", lambda t, r=rows_, c=columns: calling(lambda: t.zeros(r, c)))
+        yield _program(
+            f"zeros-{rows_}x{columns}", "layout", lambda t, r=rows_, c=columns: calling(lambda: t.zeros(r, c))
+        )
     for tokens, heads, width in ((128, 8, 32), (512, 16, 64)):
         yield _program(f"heads-{tokens}x{heads}x{width}", "layout", lambda t, s=(1, tokens, heads, width): calling(
             lambda x: x.transpose(1, 2).contiguous(), t.randn(*s)))  # fmt: skip
@@ -183,16 +198,25 @@ def gemm(full: bool) -> Iterator[Program]:
         for shape in (*PRODUCTS, *more):
             if dtype == "bf16" and shape[0] * shape[1] * shape[2] > 2**29 and not full:
                 continue
-            yield _program(f"linear-{dtype}-{'x'.join(map(str, shape))}", "gemm", lambda t, s=shape, d=dtype: _linear(t, s, d))
+            yield _program(
+                f"linear-{dtype}-{'x'.join(map(str, shape))}", "gemm", lambda t, s=shape, d=dtype: _linear(t, s, d)
+            )
     for m in (32, 128, 384):
         for dtype in ("f32", "bf16"):
+
             def cycled(t: Any, m: int = m, d: str = dtype) -> Step:
                 kind = _dtype(t, d)
                 weights = [t.ones(1536, 768, dtype=kind) for _ in range(20)]
                 return cycling(lambda w, x: t.nn.functional.linear(x, w), weights, t.randn(m, 768, dtype=kind))
 
             yield _program(f"linear-cycled-{dtype}-{m}x1536x768", "gemm", cycled)
-    for batch, m, n, k in ((8, 64, 64, 64), (12, 128, 128, 64), (64, 32, 32, 32), (4, 256, 256, 64), (16, 100, 64, 100)):
+    for batch, m, n, k in (
+        (8, 64, 64, 64),
+        (12, 128, 128, 64),
+        (64, 32, 32, 32),
+        (4, 256, 256, 64),
+        (16, 100, 64, 100),
+    ):
         yield _program(f"bmm-{batch}x{m}x{n}x{k}", "gemm", lambda t, b=batch, m=m, n=n, k=k: calling(
             t.bmm, t.randn(b, m, k), t.randn(b, k, n)))  # fmt: skip
     for m, n, k in ((256, 1024, 256), (512, 512, 512)):
@@ -245,10 +269,22 @@ WINDOWS = (
     # channels in, channels out, side, window, stride
     (3, 32, 128, 7, 2), (3, 256, 128, 8, 8), (3, 48, 160, 4, 4), (3, 24, 160, 3, 2), (32, 32, 64, 3, 1), (96, 96, 32, 3, 1),
     (192, 192, 16, 3, 1), (384, 384, 8, 3, 1), (256, 256, 32, 3, 1), (64, 128, 32, 3, 2), (48, 192, 48, 1, 1),
-    (192, 48, 48, 1, 1), (384, 96, 24, 1, 1), (96, 384, 24, 1, 1), (512, 1024, 12, 1, 1), (24, 144, 56, 1, 1), (64, 128, 32, 2, 2),
+    (192, 48, 48, 1, 1), (384, 96, 24, 1, 1), (96, 384, 24, 1, 1), (512, 1024, 12, 1, 1), (24, 144, 56, 1, 1),
+    (64, 128, 32, 2, 2),
     (768, 256, 7, 1, 1), (160, 640, 7, 1, 1), (256, 512, 28, 1, 2), (32, 16, 96, 1, 1), (64, 64, 7, 3, 1), (16, 32, 20, 3, 1),
 )  # fmt: skip
-CHANNELWISE = ((48, 64, 3, 1), (144, 32, 3, 1), (384, 16, 3, 1), (768, 7, 3, 1), (64, 96, 3, 2), (128, 56, 3, 2), (256, 14, 3, 2), (48, 112, 3, 1), (192, 28, 7, 1), (64, 48, 7, 1))
+CHANNELWISE = (
+    (48, 64, 3, 1),
+    (144, 32, 3, 1),
+    (384, 16, 3, 1),
+    (768, 7, 3, 1),
+    (64, 96, 3, 2),
+    (128, 56, 3, 2),
+    (256, 14, 3, 2),
+    (48, 112, 3, 1),
+    (192, 28, 7, 1),
+    (64, 48, 7, 1),
+)
 
 
 def conv(full: bool) -> Iterator[Program]:
@@ -266,9 +302,12 @@ def conv(full: bool) -> Iterator[Program]:
                 t.randn(a[0], a[1], a[2], a[2]), t.randn(a[1], 1, a[3], a[3]),
             ))  # fmt: skip
     for c, o, side, k in ((128, 128, 14, 3), (256, 512, 14, 1), (384, 384, 7, 3)):
+
         def make(t: Any, c: int = c, o: int = o, side: int = side, k: int = k) -> Step:
             weights = [t.ones(o, c, k, k) for _ in range(max(2, 64 * MIB // (4 * o * c * k * k)))]
-            return cycling(lambda w, x: t.nn.functional.conv2d(x, w, None, padding=k // 2), weights, t.randn(1, c, side, side))
+            return cycling(
+                lambda w, x: t.nn.functional.conv2d(x, w, None, padding=k // 2), weights, t.randn(1, c, side, side)
+            )
 
         yield _program(f"conv-cycled-{c}x{side}-{o}x{k}", "conv", make)
     for c, length, o in ((64, 1000, 256), (256, 1000, 256)):
@@ -297,28 +336,36 @@ def attention(full: bool) -> Iterator[Program]:
 
 def rows(full: bool) -> Iterator[Program]:
     """Softmax, norms, reductions, pools."""
-    shapes = ((32, 512), (256, 1024), (2048, 1024)) if not full else ((32, 512), (256, 256), (256, 1024), (2048, 1024), (64, 32000))
-    f = lambda t: t.nn.functional  # noqa: E731
+    shapes = (
+        ((32, 512), (256, 1024), (2048, 1024))
+        if not full
+        else ((32, 512), (256, 256), (256, 1024), (2048, 1024), (64, 32000))
+    )
     for r, c in shapes:
         at = f"{r}x{c}"
         yield _program(f"softmax-{at}", "rows", lambda t, r=r, c=c: calling(lambda x: t.softmax(x, -1), t.randn(r, c)))
-        yield _program(f"log-softmax-{at}", "rows", lambda t, r=r, c=c: calling(lambda x: t.log_softmax(x, -1), t.randn(r, c)))
+        yield _program(
+            f"log-softmax-{at}", "rows", lambda t, r=r, c=c: calling(lambda x: t.log_softmax(x, -1), t.randn(r, c))
+        )
         yield _program(f"layernorm-{at}", "rows", lambda t, r=r, c=c: calling(
-            lambda x, w, b: f(t).layer_norm(x, (c,), w, b), t.randn(r, c), t.ones(c), t.zeros(c)))  # fmt: skip
-        yield _program(f"mean-last-{at}", "rows", lambda t, r=r, c=c: calling(lambda x: x.mean(-1, keepdim=True), t.randn(r, c)))
+            lambda x, w, b: functional(t).layer_norm(x, (c,), w, b), t.randn(r, c), t.ones(c), t.zeros(c)))  # fmt: skip
+        yield _program(
+            f"mean-last-{at}", "rows", lambda t, r=r, c=c: calling(lambda x: x.mean(-1, keepdim=True), t.randn(r, c))
+        )
         yield _program(f"sum-first-{at}", "rows", lambda t, r=r, c=c: calling(lambda x: x.sum(0), t.randn(r, c)))
     for c, side in ((64, 28), (32, 96), (256, 32), (1024, 7)):
         yield _program(f"groupnorm-{c}x{side}", "rows", lambda t, c=c, s=side: calling(
-            lambda x, w, b: f(t).group_norm(x, 32, w, b), t.randn(1, c, s, s), t.ones(c), t.zeros(c)))  # fmt: skip
+            lambda x, w, b: functional(t).group_norm(x, 32, w, b), t.randn(1, c, s, s), t.ones(c), t.zeros(c)))  # fmt: skip
         yield _program(f"batchnorm-{c}x{side}", "rows", lambda t, c=c, s=side: calling(
-            lambda x, m, v, w, b: f(t).batch_norm(x, m, v, w, b), t.randn(1, c, s, s), *(t.ones(c) for _ in range(4))))  # fmt: skip
+            lambda x, m, v, w, b: functional(t).batch_norm(x, m, v, w, b), t.randn(1, c, s, s),
+            *(t.ones(c) for _ in range(4))))  # fmt: skip
     for c, side in ((32, 64), (64, 112)):
         yield _program(f"maxpool-{c}x{side}", "rows", lambda t, c=c, s=side: calling(
-            lambda x: f(t).max_pool2d(x, 3, 2, 1), t.randn(1, c, s, s)))  # fmt: skip
+            lambda x: functional(t).max_pool2d(x, 3, 2, 1), t.randn(1, c, s, s)))  # fmt: skip
         yield _program(f"avgpool-{c}x{side}", "rows", lambda t, c=c, s=side: calling(
-            lambda x: f(t).avg_pool2d(x, 2), t.randn(1, c, s, s)))  # fmt: skip
+            lambda x: functional(t).avg_pool2d(x, 2), t.randn(1, c, s, s)))  # fmt: skip
         yield _program(f"upsample-{c}x{side}", "rows", lambda t, c=c, s=side: calling(
-            lambda x: f(t).interpolate(x, scale_factor=2, mode="nearest"), t.randn(1, c, s, s)))  # fmt: skip
+            lambda x: functional(t).interpolate(x, scale_factor=2, mode="nearest"), t.randn(1, c, s, s)))  # fmt: skip
     for r, c in ((256, 512),):
         yield _program(f"rmsnorm-chain-bf16-{r}x{c}", "rows", lambda t, r=r, c=c: calling(
             lambda x, w: w * (x.float() * t.rsqrt(x.float().pow(2).mean(-1, keepdim=True) + 1e-6)).bfloat16(),
@@ -338,9 +385,17 @@ def indexed(full: bool) -> Iterator[Program]:
 
 
 def recurrent(full: bool) -> Iterator[Program]:
-    shapes = ((64, 128, 40, 1), (128, 256, 20, 2), (192, 384, 30, 4), (256, 256, 50, 16), (640, 640, 15, 2), (384, 640, 20, 12))
+    shapes = (
+        (64, 128, 40, 1),
+        (128, 256, 20, 2),
+        (192, 384, 30, 4),
+        (256, 256, 50, 16),
+        (640, 640, 15, 2),
+        (384, 640, 20, 12),
+    )
     for inside, hidden, steps, batch in shapes + (((1024, 1024, 20, 8),) if full else ()):
-        yield _program(f"lstm-{inside}-{hidden}x{steps}x{batch}", "recurrent", lambda t, a=(inside, hidden, steps, batch): of_module(
+        yield _program(f"lstm-{inside}-{hidden}x{steps}x{batch}", "recurrent", lambda t, a=(inside, hidden, steps, batch):
+            of_module(
             t.nn.LSTM(a[0], a[1], batch_first=True).eval(), t.randn(a[3], a[2], a[0])))  # fmt: skip
 
 
@@ -371,7 +426,7 @@ def overheads(full: bool) -> Iterator[Program]:
         return of_module(t.nn.Sequential(*(t.nn.Linear(16, 16) for _ in range(30))).eval(), t.randn(4, 16))
 
     def mixed(t: Any) -> Step:
-        class Block(t.nn.Module):  # type: ignore[misc,name-defined]
+        class Block(t.nn.Module):  # type: ignore[misc]
             def __init__(self) -> None:
                 super().__init__()
                 self.a, self.b, self.n = t.nn.Linear(64, 64), t.nn.Linear(64, 64), t.nn.LayerNorm(64)
@@ -382,7 +437,13 @@ def overheads(full: bool) -> Iterator[Program]:
 
         return of_module(t.nn.Sequential(*(Block() for _ in range(20))).eval(), t.randn(4, 64))
 
-    for name, make in (("views", views), ("tiny-adds", tiny), ("modules", modules), ("tiny-linears", layers), ("tiny-blocks", mixed)):
+    for name, make in (
+        ("views", views),
+        ("tiny-adds", tiny),
+        ("modules", modules),
+        ("tiny-linears", layers),
+        ("tiny-blocks", mixed),
+    ):
         yield _program(name, "overheads", make)
 
 
@@ -391,6 +452,7 @@ def training_parts(full: bool) -> Iterator[Program]:
     del full
 
     def backward(t: Any, function: Callable[..., Any], *tensors: Any) -> Step:
+        del t
         wanted = [x for x in tensors if x.is_floating_point()]
         for x in wanted:
             x.requires_grad_(True)
@@ -402,33 +464,36 @@ def training_parts(full: bool) -> Iterator[Program]:
 
         return Step(run, lambda: iter(tensors))
 
-    f = lambda t: t.nn.functional  # noqa: E731
     for m, n, k in ((64, 256, 256), (256, 512, 512), (256, 1024, 256)):
         yield _program(f"linear-backward-{m}x{n}x{k}", "training", lambda t, m=m, n=n, k=k: backward(
-            t, f(t).linear, t.randn(m, k), t.randn(n, k), t.randn(n)), grad=True)  # fmt: skip
+            t, functional(t).linear, t.randn(m, k), t.randn(n, k), t.randn(n)), grad=True)  # fmt: skip
         yield _program(f"linear-backward-bf16-{m}x{n}x{k}", "training", lambda t, m=m, n=n, k=k: backward(
-            t, f(t).linear, t.randn(m, k).bfloat16(), t.randn(n, k).bfloat16(), t.randn(n).bfloat16()), grad=True)  # fmt: skip
+            t, functional(t).linear, t.randn(m, k).bfloat16(), t.randn(n, k).bfloat16(),
+            t.randn(n).bfloat16()), grad=True)  # fmt: skip
     for r, c in ((128, 384), (1024, 512)):
         yield _program(f"gelu-backward-{r}x{c}", "training", lambda t, r=r, c=c: backward(
-            t, f(t).gelu, t.randn(r, c)), grad=True)  # fmt: skip
+            t, functional(t).gelu, t.randn(r, c)), grad=True)  # fmt: skip
         yield _program(f"silu-backward-{r}x{c}", "training", lambda t, r=r, c=c: backward(
-            t, f(t).silu, t.randn(r, c)), grad=True)  # fmt: skip
+            t, functional(t).silu, t.randn(r, c)), grad=True)  # fmt: skip
         yield _program(f"layernorm-backward-{r}x{c}", "training", lambda t, r=r, c=c: backward(
-            t, lambda x, w, b: f(t).layer_norm(x, (c,), w, b), t.randn(r, c), t.ones(c), t.zeros(c)), grad=True)  # fmt: skip
+            t, lambda x, w, b: functional(t).layer_norm(x, (c,), w, b), t.randn(r, c), t.ones(c),
+            t.zeros(c)), grad=True)  # fmt: skip
         yield _program(f"cross-entropy-{r}x{c}", "training", lambda t, r=r, c=c: backward(
-            t, lambda x, y: f(t).cross_entropy(x, y), t.randn(r, c * 4), t.ones(r, dtype=t.long)), grad=True)  # fmt: skip
+            t, lambda x, y: functional(t).cross_entropy(x, y), t.randn(r, c * 4),
+            t.ones(r, dtype=t.long)), grad=True)  # fmt: skip
         yield _program(f"embedding-backward-{r}x{c}", "training", lambda t, r=r, c=c: backward(
-            t, lambda w, i: f(t).embedding(i, w), t.randn(5000, c), t.ones(r, dtype=t.long)), grad=True)  # fmt: skip
+            t, lambda w, i: functional(t).embedding(i, w), t.randn(5000, c), t.ones(r, dtype=t.long)), grad=True)  # fmt: skip
     for shape in ((2, 4, 96, 64), (1, 8, 256, 32)):
         yield _program(f"attention-backward-{'x'.join(map(str, shape))}", "training", lambda t, s=shape: backward(
-            t, lambda q, k, v: f(t).scaled_dot_product_attention(q, k, v, is_causal=True),
+            t, lambda q, k, v: functional(t).scaled_dot_product_attention(q, k, v, is_causal=True),
             *(t.randn(*s) for _ in range(3))), grad=True)  # fmt: skip
         yield _program(f"attention-backward-bf16-{'x'.join(map(str, shape))}", "training", lambda t, s=shape: backward(
-            t, lambda q, k, v: f(t).scaled_dot_product_attention(q, k, v, is_causal=True),
+            t, lambda q, k, v: functional(t).scaled_dot_product_attention(q, k, v, is_causal=True),
             *(t.randn(*s).bfloat16() for _ in range(3))), grad=True)  # fmt: skip
     for c, o, side in ((32, 32, 28), (64, 128, 14)):
         yield _program(f"conv-backward-{c}x{side}-{o}", "training", lambda t, c=c, o=o, s=side: backward(
-            t, lambda x, w: f(t).conv2d(x, w, None, padding=1), t.randn(1, c, s, s), t.randn(o, c, 3, 3)), grad=True)  # fmt: skip
+            t, lambda x, w: functional(t).conv2d(x, w, None, padding=1), t.randn(1, c, s, s),
+            t.randn(o, c, 3, 3)), grad=True)  # fmt: skip
     for count, width in ((40, 64), (8, 512)):
         yield _program(f"adamw-{count}x{width}", "training", lambda t, n=count, w=width: _adamw(t, n, w), grad=True)
     yield _program("mlp-step", "training", _mlp_step, grad=True)

@@ -12,6 +12,7 @@ from typing import Any
 from orchard.measure import allocator, machine
 from orchard.measure.classify import classify
 from orchard.measure.errors import MeasureError
+from orchard.measure.library import library
 from orchard.measure.programs import Program, Step
 from orchard.measure.store import Sample
 from orchard.measure.timer import Clock, Plan, time_step
@@ -31,11 +32,15 @@ class TorchDevice:
 
     def open(self) -> str:
         """Check the device, set threads, pin the allocator; returns what was done to the allocator."""
-        torch = need_torch()
+        torch = library("torch")
         if self.kind == "cuda" and not torch.cuda.is_available():
-            raise MeasureError("device cuda: PyTorch sees no NVIDIA GPU here; it needs one, its driver and a CUDA build of torch")
+            raise MeasureError(
+                "device cuda: PyTorch sees no NVIDIA GPU here; it needs one, its driver and a CUDA build of torch"
+            )
         if self.kind == "mps" and not torch.backends.mps.is_available():
-            raise MeasureError("device mps: PyTorch sees no Metal GPU here; it needs macOS 12.3 or later on Apple silicon")
+            raise MeasureError(
+                "device mps: PyTorch sees no Metal GPU here; it needs macOS 12.3 or later on Apple silicon"
+            )
         torch.set_num_threads(self.threads)
         torch.manual_seed(0)
         return allocator.pin() if self.kind == "cpu" else "the device's own"
@@ -45,7 +50,7 @@ class TorchDevice:
         return time.thread_time if self.kind == "cpu" and self.threads == 1 else time.perf_counter
 
     def synchronize(self) -> None:
-        torch = need_torch()
+        torch = library("torch")
         if self.kind == "cuda":
             torch.cuda.synchronize()
         elif self.kind == "mps":
@@ -53,8 +58,8 @@ class TorchDevice:
 
     def measure(self, program: Program, plan: Plan, *, operations: bool = False) -> Sample:
         """Time one program. `operations`: also each operation of a step, and the memory the process gains."""
-        torch = need_torch()
-        with self._quiet(torch), torch.set_grad_enabled(program.grad):
+        torch = library("torch")
+        with _quiet(), torch.set_grad_enabled(program.grad):
             if operations:
                 allocator.trim()
             before = machine.rss_bytes()
@@ -67,7 +72,7 @@ class TorchDevice:
             wall, busy = time.perf_counter(), time.thread_time()
             timing = time_step(step, self.clock, plan, self.synchronize)
             share = (time.thread_time() - busy) / max(time.perf_counter() - wall, 1e-9)
-            found = self._operations(torch, step) if operations else ()
+            found = self._operations(step) if operations else ()
         gained = most - before if operations and most is not None and before is not None else None
         return Sample(
             name=program.name, group=program.group, timing=timing, launches=trace.launches, module_calls=trace.module_calls,
@@ -81,29 +86,20 @@ class TorchDevice:
         with torch.device(self.kind):
             return program.build()
 
-    @contextlib.contextmanager
-    def _quiet(self, torch: Any) -> Iterator[None]:
-        """Libraries warn about untrained weights and short inputs; neither matters here."""
-        del torch
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-
-    def _operations(self, torch: Any, step: Step) -> tuple[tuple[str, float], ...]:
+    def _operations(self, step: Step) -> tuple[tuple[str, float], ...]:
         """(name, seconds) of every operation below autograd, in order: one dispatch mode sees the same list as the trace."""
-        runs = [self._timed_operations(torch, step) for _ in range(OPERATION_RUNS)]
+        runs = [self._timed_operations(step) for _ in range(OPERATION_RUNS)]
         least = min(len(run) for run in runs)
         middle = [sorted(run[i][1] for run in runs)[len(runs) // 2] for i in range(least)]
         return tuple((name, seconds) for (name, _), seconds in zip(runs[0], middle))
 
-    def _timed_operations(self, torch: Any, step: Step) -> list[tuple[str, float]]:
-        from torch.utils._python_dispatch import TorchDispatchMode
-
+    def _timed_operations(self, step: Step) -> list[tuple[str, float]]:
+        base = library("torch.utils._python_dispatch").TorchDispatchMode
         found: list[tuple[str, float]] = []
         clock, wait = self.clock, self.synchronize
         empty = _clock_cost(clock)
 
-        class Timed(TorchDispatchMode):  # type: ignore[misc]
+        class Timed(base):  # type: ignore[misc,valid-type]
             def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
                 del types
                 kwargs = kwargs or {}
@@ -125,10 +121,9 @@ def _clock_cost(clock: Clock) -> float:
     return min(-(clock() - clock()) for _ in range(50))
 
 
-def need_torch() -> Any:
-    """PyTorch, or a sentence that says how to get it."""
-    try:
-        import torch
-    except ImportError:
-        raise MeasureError("measuring through PyTorch needs torch; install it with pip install 'orchard[torch]'") from None
-    return torch
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Libraries warn about untrained weights and short inputs; neither matters here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -11,10 +11,12 @@ import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from orchard.cost.eager import Launch
 from orchard.measure.classify import classify
+from orchard.measure.library import library
 
 MMAP_THRESHOLD_MAX = 32 * 2**20
 """Bytes from which glibc's malloc always maps fresh pages: DEFAULT_MMAP_THRESHOLD_MAX = 4 MiB x sizeof(long) (malloc.c)."""
@@ -64,8 +66,12 @@ class Recorder:
             self.sizes[key] = size
             self.alive += size
             self.peak = max(self.peak, self.alive)
-            self._live[key] = weakref.ref(storage, lambda _, key=key: self._freed(key))
+            self._live[key] = weakref.ref(storage, partial(self._gone, key))
         return key
+
+    def _gone(self, key: int, dead: Any) -> None:
+        del dead
+        self._freed(key)
 
     def _freed(self, key: int) -> None:
         size = self.sizes.pop(key, 0)
@@ -76,7 +82,9 @@ class Recorder:
         found = classify(func, args, kwargs, result)
         if found is None:
             return
-        reads, writes, fresh = [], [], 0.0
+        reads: list[tuple[float, float]] = []
+        writes: list[tuple[float, float]] = []
+        fresh = 0.0
         index = len(self.launches)
         now = self.clock
         for tensor, size in found.reads:
@@ -126,23 +134,22 @@ class Recorder:
                 pairs = list(getattr(launches[index], field))
                 size, own = pairs[place]
                 pairs[place] = (size, max(own, now + gap))
-                launches[index] = replace(launches[index], **{field: tuple(pairs)})
+                settled = tuple(pairs)
+                old = launches[index]
+                launches[index] = replace(old, reads=settled) if field == "reads" else replace(old, writes=settled)
         return tuple(launches)
 
 
 def trace(program: Callable[[], Callable[[], Any]], *, grad: bool = False) -> Trace:
     """Trace `step = program(); step()`. `program` builds everything; it runs under fake tensors, so weights have no data."""
-    import torch
-    from torch._subclasses.fake_tensor import FakeTensorMode
+    torch, fakes = library("torch"), library("torch._subclasses.fake_tensor")
 
-    from torch._subclasses.fake_tensor import DataDependentOutputException
-
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+    mode = fakes.FakeTensorMode(allow_non_fake_inputs=True)
     with mode:
         try:
             with torch.set_grad_enabled(grad):
                 step = program()
-        except DataDependentOutputException:
+        except fakes.DataDependentOutputException:
             step = None
     if step is None:  # the constructor reads numbers back (a list of drop rates): build it for real, call it on fakes
         step = program()
@@ -158,7 +165,7 @@ def record_step(torch: Any, step: Callable[[], Any], *, grad: bool, keeps_memory
     with torch.set_grad_enabled(grad):
         step()  # the state that a first call leaves behind (optimizer moments) is there in every later one
         recorder = Recorder(keeps_memory=keeps_memory)
-        for tensor in _reachable(torch, step):
+        for tensor in _reachable(step):
             recorder.hold(tensor)
         resident = recorder.alive
         recorder.peak = recorder.alive
@@ -168,16 +175,16 @@ def record_step(torch: Any, step: Callable[[], Any], *, grad: bool, keeps_memory
     return Trace(recorder.settle(), recorder.module_calls, resident, recorder.peak - resident)
 
 
-def _reachable(torch: Any, step: Any) -> Iterator[Any]:
+def _reachable(step: Any) -> Iterator[Any]:
     """Tensors a step keeps between calls: `step.tensors()` where it says so."""
     listed = getattr(step, "tensors", None)
     yield from (listed() if callable(listed) else ())
 
 
 def _mode(torch: Any, recorder: Recorder) -> Any:
-    from torch.utils._python_dispatch import TorchDispatchMode
+    base = library("torch.utils._python_dispatch").TorchDispatchMode
 
-    class Mode(TorchDispatchMode):  # type: ignore[misc]
+    class Mode(base):  # type: ignore[misc,valid-type]
         def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
             del types
             kwargs = kwargs or {}

@@ -101,5 +101,7 @@ def _heads(a: Run, b: Run) -> tuple[tuple[str, str, str], ...]:
     machines = a.head.get("machine", {}), b.head.get("machine", {})
     found += [(key, str(machines[0].get(key)), str(machines[1].get(key))) for key in ("system", "processor", "cores")]
     versions = [m.get("versions", {}) for m in machines]
-    found += [(key, str(versions[0].get(key)), str(versions[1].get(key))) for key in sorted({*versions[0], *versions[1]})]
+    found += [
+        (key, str(versions[0].get(key)), str(versions[1].get(key))) for key in sorted({*versions[0], *versions[1]})
+    ]
     return tuple(row for row in found if row[1] != row[2])

@@ -16,8 +16,26 @@ from orchard.cost.eager import Launch
 from orchard.measure.store import Run, Sample
 from orchard.studies.errors import StudyError
 
-COLUMNS = ("id", "source", "source_ref", "chip", "engine", "library", "op", "shape", "dtype", "metric", "value", "notes")
-LIBRARIES = {"cpu": ("cpu", "PyTorch CPU"), "cuda": ("gpu", "PyTorch CUDA"), "mps": ("gpu", "PyTorch MPS"), "mlx": ("gpu", "MLX")}
+COLUMNS = (
+    "id",
+    "source",
+    "source_ref",
+    "chip",
+    "engine",
+    "library",
+    "op",
+    "shape",
+    "dtype",
+    "metric",
+    "value",
+    "notes",
+)
+LIBRARIES = {
+    "cpu": ("cpu", "PyTorch CPU"),
+    "cuda": ("gpu", "PyTorch CUDA"),
+    "mps": ("gpu", "PyTorch MPS"),
+    "mlx": ("gpu", "MLX"),
+}
 DTYPES = {"f32": "fp32", "bf16": "bf16", "f16": "fp16", "int8": "int8", "int8w": "int8", "int4w": "int4", "int": "int"}
 
 
@@ -49,12 +67,20 @@ def _row(run: Run, sample: Sample, index: int, chip: str, source: str) -> dict[s
     low, high = sample.timing.interval_s
     load = "" if sample.cpu_share is None else f"; CPU share {sample.cpu_share:.2f}"
     return {
-        "id": f"own-{head['created'][:10]}-{index:04d}", "source": source, "source_ref": f"orchard measure {head['created']}",
-        "chip": chip, "engine": engine, "library": library, "op": op_name(sample, main), "shape": shape_text(sample, main),
-        "dtype": DTYPES.get(main.dtype, main.dtype) if main else "fp32", "metric": "ms", "value": f"{sample.timing.median_s * 1e3:.6g}",
+        "id": f"own-{head['created'][:10]}-{index:04d}",
+        "source": source,
+        "source_ref": f"orchard measure {head['created']}",
+        "chip": chip,
+        "engine": engine,
+        "library": library,
+        "op": op_name(sample, main),
+        "shape": shape_text(sample, main),
+        "dtype": DTYPES.get(main.dtype, main.dtype) if main else "fp32",
+        "metric": "ms",
+        "value": f"{sample.timing.median_s * 1e3:.6g}",
         "notes": f"trust=A; {library} {version}; {head['threads']} threads; {head['clock']}; n={len(sample.timing.samples)}x"
-                 f"{sample.timing.inner}; 95 % of the median {low * 1e3:.4g} to {high * 1e3:.4g} ms{load}",
-    }  # fmt: skip
+        f"{sample.timing.inner}; 95 % of the median {low * 1e3:.4g} to {high * 1e3:.4g} ms{load}",
+    }
 
 
 def op_name(sample: Sample, main: Launch | None) -> str:
@@ -77,7 +103,9 @@ def check_rows(text: str, where: str) -> int:
     """Number of rows. Raises StudyError naming line and field for what the dataset would refuse."""
     reader = csv.DictReader(io.StringIO(text))
     if tuple(reader.fieldnames or ()) != COLUMNS:
-        raise StudyError(f"{where}: columns are {', '.join(reader.fieldnames or ())[:120]}; expected {', '.join(COLUMNS)}")
+        raise StudyError(
+            f"{where}: columns are {', '.join(reader.fieldnames or ())[:120]}; expected {', '.join(COLUMNS)}"
+        )
     seen: set[str] = set()
     for number, record in enumerate(reader, 2):
         at = f"{where} line {number}"
@@ -100,7 +128,9 @@ def _check_value(record: dict[str, str], at: str) -> None:
     if not (math.isfinite(value) and value > 0):
         raise StudyError(f"{at}: value is {record['value'][:40]!r}, expected a positive number")
     if record["metric"] != "ms" or record["engine"] not in ("cpu", "gpu", "ane"):
-        raise StudyError(f"{at}: metric {record['metric']!r} on engine {record['engine']!r}, expected ms on cpu, gpu or ane")
+        raise StudyError(
+            f"{at}: metric {record['metric']!r} on engine {record['engine']!r}, expected ms on cpu, gpu or ane"
+        )
     if not record["notes"].startswith("trust="):
         raise StudyError(f"{at}: notes start with {record['notes'][:20]!r}, expected trust=A, B or C")
 

@@ -51,10 +51,14 @@ def measured(sample: Sample) -> Measured:
 def calibrate_run(run: Run) -> Calibrated:
     """Fit the eager model to a run's microbenchmarks. Raises StudyError for a run that cannot carry a fit."""
     if run.head["device"] not in ("cpu", "cuda", "mps"):
-        raise StudyError(f"{run.folder}: device {run.head['device']} has no traces to fit; calibrate a run of cpu, cuda or mps")
+        raise StudyError(
+            f"{run.folder}: device {run.head['device']} has no traces to fit; calibrate a run of cpu, cuda or mps"
+        )
     programs = tuple(measured(s) for s in run.benchmarks if s.launches)
     if len(programs) < LEAST_PROGRAMS:
-        raise StudyError(f"{run.folder}: {len(programs)} microbenchmarks, expected at least {LEAST_PROGRAMS}; finish `orchard measure`")
+        raise StudyError(
+            f"{run.folder}: {len(programs)} microbenchmarks, expected at least {LEAST_PROGRAMS}; finish `orchard measure`"
+        )
     table = terms()
     whole = fit(programs, table)
     left_out = _left_out(programs, table, whole)
@@ -95,20 +99,27 @@ def machine_yaml(found: Calibrated, name: str) -> str:
     machine = head["machine"]
     versions = machine.get("versions", {})
     data: dict[str, Any] = {
-        "id": name, "name": f"{machine['processor']}, {head['threads']} threads of {machine['cores']}"[:200],
-        "released": date, "note": f"measured {date} by orchard measure --device {head['device']}, calibrated by orchard calibrate",
+        "id": name,
+        "name": f"{machine['processor']}, {head['threads']} threads of {machine['cores']}"[:200],
+        "released": date,
+        "note": f"measured {date} by orchard measure --device {head['device']}, calibrated by orchard calibrate",
         **_figures(found, date),
-        "runtimes": {"pytorch": {
-            "runtime": "pytorch", "engine": "cpu", "version": f"torch {versions.get('torch', '?')}", "model": "eager",
-            "aliases": ["torch", "eager"],
-            "about": f"PyTorch eager on {head['threads']} threads; clock: {head['clock']}; allocator: {head['allocator']}",
-            "lowering": {"fused_attention": True, "named": True},
-            "rules": {"threads": head["threads"], "measured": date},
-            "parameters": _parameters(found, date),
-            "errors": {stratum: _error(found.error) for stratum in STRATA},
-            "rows": [f"{len(found.programs)} microbenchmarks of {head['created']}"],
-        }},
-    }  # fmt: skip
+        "runtimes": {
+            "pytorch": {
+                "runtime": "pytorch",
+                "engine": "cpu",
+                "version": f"torch {versions.get('torch', '?')}",
+                "model": "eager",
+                "aliases": ["torch", "eager"],
+                "about": f"PyTorch eager on {head['threads']} threads; clock: {head['clock']}; allocator: {head['allocator']}",
+                "lowering": {"fused_attention": True, "named": True},
+                "rules": {"threads": head["threads"], "measured": date},
+                "parameters": _parameters(found, date),
+                "errors": {stratum: _error(found.error) for stratum in STRATA},
+                "rows": [f"{len(found.programs)} microbenchmarks of {head['created']}"],
+            }
+        },
+    }
     return yaml.safe_dump(data, sort_keys=False, width=120, allow_unicode=True)
 
 
@@ -120,12 +131,16 @@ def _parameters(found: Calibrated, date: str) -> dict[str, dict[str, Any]]:
     weak = set(found.fit.undetermined)
     return {
         t.name: {
-            "value": float(f"{found.fit.values[t.name]:.5g}"), "unit": t.unit, "about": t.about, "prior": t.start,
-            "width": t.width, "sigma": round(found.fit.sigmas[t.name], 3),
+            "value": float(f"{found.fit.values[t.name]:.5g}"),
+            "unit": t.unit,
+            "about": t.about,
+            "prior": t.start,
+            "width": t.width,
+            "sigma": round(found.fit.sigmas[t.name], 3),
             "source": f"measured {date}" if t.name not in weak else "prior: the data did not determine it",
         }
         for t in found.table
-    }  # fmt: skip
+    }
 
 
 def _figures(found: Calibrated, date: str) -> dict[str, Any]:
@@ -157,16 +172,22 @@ def _figures(found: Calibrated, date: str) -> dict[str, Any]:
             "int8": figure(rates["int8"] / 1e12, "TOPS", "macs_per_s.int8"),
         },
         "bandwidth": figure(stream / 1e9, "GB/s", last, "reads far apart, 95 % upper end"),
-    }  # fmt: skip
+    }
     clock = machine.get("clock_hz")
-    cpu["p"]["clock"] = figure((clock or 2.5e9) / 1e9, "GHz", note="as the system reports it" if clock else "not known; assumed")
+    cpu["p"]["clock"] = figure(
+        (clock or 2.5e9) / 1e9, "GHz", note="as the system reports it" if clock else "not known; assumed"
+    )
     for leaf, key, unit, size in (("l1d", "l1d_bytes", "KiB", 2**10), ("l2", "l2_bytes", "MiB", 2**20)):
         if machine.get(key):
             cpu["p"][leaf] = figure(machine[key] / size, unit, note="as the system reports it")
     dram = {"bandwidth": figure(stream / 1e9, "GB/s", last, "reads far apart, 95 % upper end")}
     if machine.get("memory_bytes"):
         dram["capacity"] = figure(machine["memory_bytes"] / 2**30, "GiB", note="as the system reports it")
-    slc = {"size": figure((machine.get("l3_bytes") or 0) / 2**20, "MiB", note="last-level cache; may be shared with others")}
+    slc = {
+        "size": figure(
+            (machine.get("l3_bytes") or 0) / 2**20, "MiB", note="last-level cache; may be shared with others"
+        )
+    }
     return {"cpu": cpu, "dram": dram, **({"slc": slc} if machine.get("l3_bytes") else {})}
 
 

@@ -30,7 +30,7 @@ class OpError:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelError_:
+class MeasuredModel:
     """One model. Times in seconds; memory in bytes (None: the system did not say); `aligned`: share of operations lined up."""
 
     name: str
@@ -63,7 +63,7 @@ class MeasuredReport:
 
     run: Run
     machine: str
-    models: tuple[ModelError_, ...]
+    models: tuple[MeasuredModel, ...]
     median: float
     worst: float
     rank: float
@@ -97,7 +97,7 @@ def machine_runtime(soc: SoC) -> Profile:
     raise StudyError(f"chip {soc.id}: is no calibrated machine; make one with `orchard calibrate RUN`")
 
 
-def summary(run: Run, machine: str, models: Sequence[ModelError_]) -> MeasuredReport:
+def summary(run: Run, machine: str, models: Sequence[MeasuredModel]) -> MeasuredReport:
     """The figures over models."""
     errors = [abs(m.error) for m in models]
     memory = [abs(m.memory_error) for m in models if m.memory_error is not None]
@@ -119,11 +119,11 @@ def rank_correlation(left: Sequence[float], right: Sequence[float]) -> float:
     return float(spearmanr(left, right)[0])
 
 
-def _model(sample: Sample, values: Mapping[str, float], low: float, high: float) -> ModelError_:
+def _model(sample: Sample, values: Mapping[str, float], low: float, high: float) -> MeasuredModel:
     program = measured(sample)
     predicted = float(Programs([program]).seconds(values)[0])
     ops, aligned = line_up(sample, values)
-    return ModelError_(
+    return MeasuredModel(
         name=sample.name, measured_s=sample.timing.median_s, measured_interval_s=sample.timing.interval_s, predicted_s=predicted,
         interval_s=(predicted * float(np.exp(low)), predicted * float(np.exp(high))), cpu_share=sample.cpu_share,
         memory_measured=sample.measured_bytes, memory_predicted=sample.resident_bytes + sample.peak_bytes,
@@ -143,7 +143,9 @@ def line_up(sample: Sample, values: Mapping[str, float]) -> tuple[tuple[OpError,
         if launch.op != name:
             break
         lined += 1
-        entry = sums.setdefault(".".join(x for x in (launch.op.removeprefix("aten."), launch.dtype) if x), [0.0, 0.0, 0.0])
+        entry = sums.setdefault(
+            ".".join(x for x in (launch.op.removeprefix("aten."), launch.dtype) if x), [0.0, 0.0, 0.0]
+        )
         entry[0] += 1
         entry[1] += taken
         entry[2] += float(predicted)

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from orchard.cost.eager import KNOTS_BYTES, Floats, Launch, LaunchArrays, launch_arrays
 from orchard.cost.errors import CostError
@@ -32,7 +33,7 @@ def eager_terms(k: LaunchArrays, p: Values) -> Terms:
     memory = _memory(k, p)
     compute = _compute(k, p)
     packed = _is(k, "gemm", "conv", "depthwise", "scan")
-    sharpness = np.where(packed, np.maximum(p["packed_sharpness"], 1.0), np.maximum(p["overlap_sharpness"], 1.0))
+    sharpness = np.asarray(np.where(packed, max(p["packed_sharpness"], 1.0), max(p["overlap_sharpness"], 1.0)), dtype=np.float64)
     compute, memory = overlapped(compute, memory, sharpness)
     memory = memory + k.fresh_bytes * p["fresh_s_per_byte"]
     return Terms(compute, memory, _dispatch(k, p))
@@ -81,9 +82,10 @@ def _edges(k: LaunchArrays, p: Values, prefix: str) -> Floats:
     """1 and more: how much longer a product takes than its MACs at the full rate."""
     rows, columns, depth = (np.maximum(x, 1.0) for x in (k.rows, k.columns, k.depth))
     return np.asarray(
-        (1.0 + _column(k, "dtype", p, f"{prefix}_rows0") / rows) * (1.0 + _column(k, "dtype", p, f"{prefix}_columns0") / columns)
+        (1.0 + _column(k, "dtype", p, f"{prefix}_rows0") / rows)
+        * (1.0 + _column(k, "dtype", p, f"{prefix}_columns0") / columns)
         * (1.0 + _column(k, "dtype", p, f"{prefix}_depth0") / depth)
-    )  # fmt: skip
+    )
 
 
 def _conv(k: LaunchArrays, p: Values) -> Floats:
@@ -103,7 +105,9 @@ def _depthwise(k: LaunchArrays, p: Values) -> Floats:
 
 def _attention(k: LaunchArrays, p: Values) -> Floats:
     rate = _column(k, "dtype", p, "macs_per_s") * p["attention_share"]
-    edges = (1.0 + p["attention_rows0"] / np.maximum(k.rows, 1.0)) * (1.0 + p["attention_depth0"] / np.maximum(k.depth, 1.0))
+    edges = (1.0 + p["attention_rows0"] / np.maximum(k.rows, 1.0)) * (
+        1.0 + p["attention_depth0"] / np.maximum(k.depth, 1.0)
+    )
     scores = k.elements * _column(k, "group.fn.dtype", p, "element_s")
     return np.asarray(k.macs / rate * edges + scores + k.batch * _column(k, "fn.dtype", p, "attention_head_s"))
 
@@ -113,8 +117,8 @@ def _scan(k: LaunchArrays, p: Values) -> Floats:
     return np.asarray(k.macs / rate * p["scan_slowdown"] + k.steps * p["scan_step_s"])
 
 
-def _is(k: LaunchArrays, *groups: str) -> Any:
-    return np.isin(k.groups, groups)
+def _is(k: LaunchArrays, *groups: str) -> npt.NDArray[np.bool_]:
+    return np.asarray(np.isin(k.groups, groups), dtype=np.bool_)
 
 
 def _column(k: LaunchArrays, what: str, p: Values, prefix: str) -> Floats:
@@ -176,18 +180,34 @@ def _launch(k: KernelArrays, i: int, whole: float) -> Launch:
         shape |= _product_shape(row)
     elif kernel.kind == "attention":
         pairs = row["macs"] / max(row["head_dim"], 1.0)
-        shape |= {"group": "attention", "batch": row["sequences"] * row["heads"], "rows": row["tokens"],
-                  "columns": row["context"], "depth": row["head_dim"] / 2.0, "elements": pairs}  # fmt: skip
+        shape |= {
+            "group": "attention",
+            "batch": row["sequences"] * row["heads"],
+            "rows": row["tokens"],
+            "columns": row["context"],
+            "depth": row["head_dim"] / 2.0,
+            "elements": pairs,
+        }
     elif kernel.kind == "scan":
         gates = 4.0 if kernel.part.endswith("lstm") else 3.0
-        shape |= {"group": "scan", "steps": row["tokens"], "rows": row["sequences"], "columns": gates, "weight_bytes": stored}
+        shape |= {
+            "group": "scan",
+            "steps": row["tokens"],
+            "rows": row["sequences"],
+            "columns": gates,
+            "weight_bytes": stored,
+        }
     else:
-        shape |= _streamed_shape(kernel.part, row)
+        shape |= _streamed_shape(kernel.part)
     return Launch(
-        op=kernel.name, dtype=dtype, macs=row["macs"], taps=row["taps"],
-        reads=tuple(x for x in ((stored, max(whole, moved)), (read, moved)) if x[0]), writes=((written, moved),) if written else (),
+        op=kernel.name,
+        dtype=dtype,
+        macs=row["macs"],
+        taps=row["taps"],
+        reads=tuple(x for x in ((stored, max(whole, moved)), (read, moved)) if x[0]),
+        writes=((written, moved),) if written else (),
         **shape,
-    )  # fmt: skip
+    )
 
 
 def _product_shape(row: Mapping[str, float]) -> dict[str, Any]:
@@ -199,7 +219,7 @@ def _product_shape(row: Mapping[str, float]) -> dict[str, Any]:
     return {**shape, "group": "gemv" if min(row["rows"], row["columns"]) <= 1.0 else "gemm"}
 
 
-def _streamed_shape(token: str, row: Mapping[str, float]) -> dict[str, Any]:
+def _streamed_shape(token: str) -> dict[str, Any]:
     kind, _, fn = token.partition(".")
     if kind == "elementwise":
         return {"group": "pointwise", "fn": FUNCTIONS.get(fn, "")}
@@ -213,12 +233,36 @@ DTYPES = {"f32": "f32", "bf16": "bf16", "f16": "bf16", "int8": "int8w", "int4": 
 """Stored formats by the arithmetic they run in; half precision of the other kind counts as bfloat16."""
 WIDTHS = {"f32": 4.0, "bf16": 2.0, "int8w": 1.0, "int4w": 0.5}
 FUNCTIONS = {
-    "exp": "exp", "sigmoid": "exp", "tanh": "tanh", "silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_tanh": "gelu_tanh",
-    "erf": "gelu", "pow": "pow", "div": "div", "sqrt": "sqrt", "rsqrt": "rsqrt", "sin": "trig", "cos": "trig",
-    "where": "where", "neg": "neg", "clamp": "clamp", "relu6": "clamp", "hardswish": "hard",
-}  # fmt: skip
+    "exp": "exp",
+    "sigmoid": "exp",
+    "tanh": "tanh",
+    "silu": "silu",
+    "swish": "silu",
+    "gelu": "gelu",
+    "gelu_tanh": "gelu_tanh",
+    "erf": "gelu",
+    "pow": "pow",
+    "div": "div",
+    "sqrt": "sqrt",
+    "rsqrt": "rsqrt",
+    "sin": "trig",
+    "cos": "trig",
+    "where": "where",
+    "neg": "neg",
+    "clamp": "clamp",
+    "relu6": "clamp",
+    "hardswish": "hard",
+}
 KINDS = {
-    "softmax": ("softmax", ""), "reduce": ("reduce", ""), "gather": ("gather", ""), "update": ("copy", ""), "move": ("copy", ""),
-    "pool": ("pool", "max"), "resize": ("resize", ""), "fill": ("fill", ""), "topk": ("select", "topk"), "rope": ("pointwise", ""),
+    "softmax": ("softmax", ""),
+    "reduce": ("reduce", ""),
+    "gather": ("gather", ""),
+    "update": ("copy", ""),
+    "move": ("copy", ""),
+    "pool": ("pool", "max"),
+    "resize": ("resize", ""),
+    "fill": ("fill", ""),
+    "topk": ("select", "topk"),
+    "rope": ("pointwise", ""),
     "einsum": ("reduce", ""),
-}  # fmt: skip
+}
