@@ -68,7 +68,8 @@ def test_rapl_reads_zones_and_knows_where_they_wrap(tmp_path: Path) -> None:
 
 
 PLAN = """[
- {"name": "conv_0", "operator": "ios17.conv", "preferred": "NeuralEngine", "supported": ["CPU", "GPU", "NeuralEngine"], "cost": 0.6},
+ {"name": "conv_0", "operator": "ios17.conv", "preferred": "NeuralEngine",
+  "supported": ["CPU", "GPU", "NeuralEngine"], "cost": 0.6},
  {"name": "softmax", "operator": "ios17.softmax", "preferred": "CPU", "supported": ["CPU"], "cost": 0.2},
  {"name": "weight", "operator": "const", "preferred": "unknown"}]"""
 

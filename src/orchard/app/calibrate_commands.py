@@ -53,11 +53,11 @@ def _machine(run: Path, name: str, output: Path | None, json: bool) -> None:
     """Fit a run, write the machine's file, and say what the data could not determine."""
     from orchard.app.output import note, print_json, show
     from orchard.measure.store import read_run
-    from orchard.studies.machine_file import calibrate_run, check_name, save_machine
+    from orchard.studies.machine_file import calibrate_run, check_name, fittable, save_machine
 
     check_name(name, output)
     found = read_run(run)
-    note(f"fitting {len(found.benchmarks)} microbenchmarks, then four times without a quarter of them ...")
+    note(f"fitting {len(fittable(found))} microbenchmarks, then four times without a quarter of them ...")
     result = calibrate_run(found)
     path = save_machine(result, name, output)
     if json:

@@ -48,8 +48,8 @@ def measured(sample: Sample) -> Measured:
     return Measured(sample.name, sample.group, sample.launches, sample.module_calls, sample.timing.median_s)
 
 
-def calibrate_run(run: Run) -> Calibrated:
-    """Fit the eager model to a run's microbenchmarks. Raises StudyError for a run that cannot carry a fit."""
+def fittable(run: Run) -> tuple[Measured, ...]:
+    """The run's microbenchmarks as programs. Raises StudyError for a run that cannot carry a fit."""
     if run.head["device"] not in ("cpu", "cuda", "mps"):
         raise StudyError(
             f"{run.folder}: device {run.head['device']} has no traces to fit; calibrate a run of cpu, cuda or mps"
@@ -59,6 +59,12 @@ def calibrate_run(run: Run) -> Calibrated:
         raise StudyError(
             f"{run.folder}: {len(programs)} microbenchmarks, expected at least {LEAST_PROGRAMS}; finish `orchard measure`"
         )
+    return programs
+
+
+def calibrate_run(run: Run) -> Calibrated:
+    """Fit the eager model to a run's microbenchmarks. Raises StudyError for a run that cannot carry a fit."""
+    programs = fittable(run)
     table = terms()
     whole = fit(programs, table)
     left_out = _left_out(programs, table, whole)
@@ -159,7 +165,11 @@ def _figures(found: Calibrated, date: str) -> dict[str, Any]:
     last = f"read_s_per_byte.{len(KNOTS_BYTES) - 1}"
     stream = 1.0 / (values[last] * math.exp(-2.0 * sigmas[last]))
     cpu: dict[str, Any] = {
-        "p": {"cores": figure(threads, "count", note="threads the runtime used"), "clusters": figure(1, "count")},
+        "p": {
+            "cores": figure(threads, "count", note="threads the runtime used"),
+            "clusters": figure(1, "count"),
+            "neon_fp32": figure(rates["f32"] / 1e12 / threads, "TFLOPS", "macs_per_s.f32", "per thread"),
+        },
         "neon": {
             "fp32": figure(rates["f32"] / 1e12, "TFLOPS", "macs_per_s.f32", "fastest products, 95 % upper end"),
             "fp16": figure(rates["f32"] / 1e12, "TFLOPS", note="half precision counted as f32"),
@@ -181,6 +191,10 @@ def _figures(found: Calibrated, date: str) -> dict[str, Any]:
         if machine.get(key):
             cpu["p"][leaf] = figure(machine[key] / size, unit, note="as the system reports it")
     dram = {"bandwidth": figure(stream / 1e9, "GB/s", last, "reads far apart, 95 % upper end")}
+    dram["energy"] = {
+        "value": 150.0, "unit": "pJ/B", "source": "Horowitz 2014", "kind": "estimate",
+        "note": "not measured; modules of DDR memory, about 20 pJ per bit with their interface",
+    }  # fmt: skip
     if machine.get("memory_bytes"):
         dram["capacity"] = figure(machine["memory_bytes"] / 2**30, "GiB", note="as the system reports it")
     slc = {

@@ -308,7 +308,7 @@ def fit(
         errors = np.log(laid.seconds(values) / laid.measured) / noise
         return np.concatenate([_robust(errors), (x - start) / widths])
 
-    found = least_squares(residuals, first, method="trf", x_scale=widths, max_nfev=most)
+    found = least_squares(residuals, first, method="trf", x_scale=widths, max_nfev=most, ftol=1e-4)
     values = dict(zip(names, np.exp(found.x).tolist()))
     errors = np.log(laid.seconds(values) / laid.measured)
     slopes = np.asarray(found.jac, dtype=np.float64)
