@@ -1,4 +1,4 @@
-"""`orchard measure`, `compare-run`, `contribute`: this machine, timed; runs side by side; rows for the dataset."""
+"""`orchard measure`, `compare-run`, `contribute`, `prototype`: this machine, timed; runs compared; rows; variants on trial."""
 
 from __future__ import annotations
 
@@ -104,8 +104,41 @@ def contribute_command(
         print_text(text.rstrip("\n"))
 
 
+def prototype_command(
+    name: Annotated[
+        str | None, typer.Argument(help="A shipped prototype, or file.py:factory (its code is run).")
+    ] = None,
+    device: Annotated[str, typer.Option("--device", help="cpu, cuda or mps.")] = "cpu",
+    threads: Annotated[int, typer.Option("--threads", help="CPU threads.")] = 1,
+    list_: Annotated[bool, typer.Option("--list", help="List the shipped prototypes.")] = False,
+    json: AsJson = False,
+) -> None:
+    """Try an algorithm's variant: right against float64, fast, near the bound, and how its time grows."""
+    from orchard.measure.errors import MeasureError
+    from orchard.measure.prototypes import FACTORIES, load_prototype
+
+    if list_:
+        print_text("\n".join(f"{key:<20} {make().about}" for key, make in FACTORIES.items()))
+        return
+    if name is None:
+        raise MeasureError(f"which prototype? expected {', '.join(FACTORIES)} or file.py:factory")
+    if device not in ("cpu", "cuda", "mps") or not 1 <= threads <= 1024:
+        raise MeasureError(
+            f"device {device!r} with {threads} threads: expected cpu, cuda or mps, and 1 to 1024 threads"
+        )
+    from orchard.report.prototype import prototype_record, render_prototype
+    from orchard.studies.prototype import try_prototype
+
+    report = try_prototype(load_prototype(name), device, threads)
+    if json:
+        print_json(prototype_record(report))
+    else:
+        show(render_prototype(report))
+
+
 def register(app: typer.Typer) -> None:
     """Add the commands to the `orchard` application."""
     app.command("measure")(measure_command)
     app.command("compare-run")(compare_run_command)
     app.command("contribute")(contribute_command)
+    app.command("prototype")(prototype_command)

@@ -183,3 +183,31 @@ class Contribution(Versioned):
     file: str
     rows: int
     columns: list[str]
+
+
+class PrototypeTrial(Record):
+    shape: dict[str, int]
+    median_s: float
+    interval_s: list[float] = Field(min_length=2, max_length=2)
+    error: float
+    macs: float
+    moved_bytes: float
+    bound_s: float
+    share_of_bound: float
+
+
+class PrototypeRecord(Versioned):
+    """orchard prototype."""
+
+    schema_name: Literal["orchard.prototype/1"] = Field(alias="schema")
+    name: str
+    device: str
+    correct: bool
+    tolerance: float
+    roof_macs_per_s: float
+    roof_bytes_per_s: float
+    trials: list[PrototypeTrial]
+    fixed_s: float
+    s_per_mac: float
+    s_per_byte: float
+    r2: float
