@@ -111,6 +111,7 @@ def complexity_of(
     times = np.asarray(seconds)
     design = np.stack([np.ones(len(times)), np.asarray(macs), np.asarray(moved)], axis=1) / times[:, None]
     scale = np.abs(design).max(axis=0)
+    scale[scale == 0.0] = 1.0  # a term that no shape has: nothing to fit
     found, _ = nnls(design / scale, np.ones(len(times)))
     fitted = (design / scale) @ found * times
     rest, spread = float(((fitted - times) ** 2).sum()), float(((times - times.mean()) ** 2).sum())
