@@ -305,7 +305,7 @@ def make_plan(request: Request, live: ImportedModel | None = None) -> Plan:
     serves = served_as(loaded)
     if runtime is None:
         runtime = runtime_hint(request)
-    own = machine_profile(chip_of(request), runtime, request.engine)
+    own = machine_profile(chip_of(request), runtime, request.engine) if request.chip else None  # counts alone need no chip
     if own is not None:
         return _plan(loaded, own, weights, request)
     if runtime is None and (loaded.family == "imported" or serves == "network"):
