@@ -27,7 +27,7 @@ MEASUREMENT, CALIBRATION, VALIDATION, COMPARISON = (
     "orchard.measurement/1",
     "orchard.machine-calibration/1",
     "orchard.measured-validation/1",
-    "orchard.run-comparison/1",
+    "orchard.measurement-comparison/1",
 )
 SHOWN = 12
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "us"))
@@ -371,7 +371,7 @@ def _against(value: float, target: float, *, sign: bool = True) -> Text:
 
 
 def comparison_record(found: RunComparison) -> dict[str, Any]:
-    """`orchard.run-comparison/1`."""
+    """`orchard.measurement-comparison/1`."""
     return {
         "schema": COMPARISON,
         "a": str(found.a.folder),

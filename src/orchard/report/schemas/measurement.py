@@ -161,7 +161,7 @@ class ProgramChange(Record):
 class RunComparisonRecord(Versioned):
     """orchard compare-run."""
 
-    schema_name: Literal["orchard.run-comparison/1"] = Field(alias="schema")
+    schema_name: Literal["orchard.measurement-comparison/1"] = Field(alias="schema")
     a: str
     b: str
     drift: float
