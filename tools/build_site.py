@@ -121,8 +121,9 @@ def copy_pages() -> None:
         target = PAGES / source.relative_to(ROOT / "docs")
         target.parent.mkdir(parents=True, exist_ok=True)
         text = source.read_text(encoding="utf-8").replace("../CONTRIBUTING.md", "contributing.md")
-        text = re.sub(r"\]\(notebooks/(\w+)\.py\)", r"](notebooks/\1.md)", text)
-        text = re.sub(r"\]\(((?:\.\./)*)\.\./benchmarks/", r"](\1benchmarks/", text)
+        text = re.sub(r"\]\(notebooks/([\w-]+)\.ipynb\)", r"](notebooks/\1.md)", text)
+        text = re.sub(r"\]\(((?:\.\./)*)\.\./benchmarks/([^)]*\.md)", r"](\1benchmarks/\2", text)
+        text = re.sub(r"\[([^\]]+)\]\((?:\.\./)+benchmarks/[^)]*\)", r"\1", text)
         target.write_text(plain_blocks(text), encoding="utf-8")
     (PAGES / "index.md").rename(PAGES / "pages.md")
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -150,7 +151,7 @@ def benchmark_pages() -> Iterator[str]:
 def plain_blocks(text: str) -> str:
     """Fences without the words that only the tests read; a link to a folder as plain text."""
     text = re.sub(r"^```(\w+) (?:run|out)$", r"```\1", text, flags=re.MULTILINE)
-    return re.sub(r"\[([^\]]+)\]\(decisions/\)", r"\1", text)
+    return re.sub(r"\[([^\]]+)\]\((?:decisions|notebooks)/\)", r"\1", text)
 
 
 def run_notebooks() -> Iterator[str]:
@@ -158,7 +159,7 @@ def run_notebooks() -> Iterator[str]:
     import jupytext
 
     (PAGES / "notebooks").mkdir()
-    for source in sorted((ROOT / "docs" / "notebooks").glob("*.py")):
+    for source in sorted((ROOT / "docs" / "notebooks").glob("*.ipynb")):
         book = jupytext.read(source)
         run_cells(book.cells, str(source))
         book.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
