@@ -44,7 +44,22 @@ ACCEPT = "probability that a drafted token is accepted"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Speculative(Speculation):
+class Chain(Speculation, ABC):
+    """One run of drafted tokens per round, each accepted alike; a pass of tokens+1 rows verifies it."""
+
+    tokens: int = option(4, TOKENS, least=1, most=64)
+    acceptance: float = option(0.7, ACCEPT, least=0.0, most=1.0)
+
+    @property
+    def rows(self) -> int:
+        return self.tokens + 1
+
+    @property
+    def tokens_per_round(self) -> float:
+        return expected_tokens(self.acceptance, self.tokens)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Speculative(Chain):
     """before:  one pass of one row per token
     after:   `tokens` passes of the draft model and one pass of tokens+1 rows per round
     """
@@ -52,25 +67,15 @@ class Speculative(Speculation):
     name: ClassVar[str] = "speculative"
     draft: str = option("", "the draft model (`orchard models`)")
     weights: str = option("", "weight format of the draft; empty: that of the target")
-    tokens: int = option(4, TOKENS, least=1, most=64)
-    acceptance: float = option(0.7, ACCEPT, least=0.0, most=1.0)
 
     def __post_init__(self) -> None:
         super(Speculative, self).__post_init__()
         if not self.draft:
             raise TechniqueError("speculative: draft= is missing, expected a model such as draft=llama-3.2-1b")
 
-    @property
-    def rows(self) -> int:
-        return self.tokens + 1
-
-    @property
-    def tokens_per_round(self) -> float:
-        return expected_tokens(self.acceptance, self.tokens)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ParallelDraft(Speculation):
+class ParallelDraft(Chain):
     """before:  the GPU drafts, then verifies
     after:   the Neural Engine drafts the next round while the GPU verifies this one
     """
@@ -78,25 +83,15 @@ class ParallelDraft(Speculation):
     name: ClassVar[str] = "parallel-draft"
     draft: str = option("", "the draft model (`orchard models`)")
     weights: str = option("", "weight format of the draft; empty: coreml-lut4")
-    tokens: int = option(4, TOKENS, least=1, most=64)
-    acceptance: float = option(0.7, ACCEPT, least=0.0, most=1.0)
 
     def __post_init__(self) -> None:
         super(ParallelDraft, self).__post_init__()
         if not self.draft:
             raise TechniqueError("parallel-draft: draft= is missing, expected a model such as draft=llama-3.2-1b")
 
-    @property
-    def rows(self) -> int:
-        return self.tokens + 1
-
-    @property
-    def tokens_per_round(self) -> float:
-        return expected_tokens(self.acceptance, self.tokens)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MultiTokenHeads(Speculation):
+class MultiTokenHeads(Chain):
     """before:  one pass of one row per token
     after:   one pass of tokens+1 rows per round; the extra heads cost `cost` of the target's pass each
     """
@@ -106,32 +101,15 @@ class MultiTokenHeads(Speculation):
     acceptance: float = option(0.8, ACCEPT, least=0.0, most=1.0)
     cost: float = option(0.02, "one head pass as a share of a target pass", least=0.0, most=1.0)
 
-    @property
-    def rows(self) -> int:
-        return self.tokens + 1
-
-    @property
-    def tokens_per_round(self) -> float:
-        return expected_tokens(self.acceptance, self.tokens)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Eagle(Speculation):
+class Eagle(Chain):
     """before:  one pass of one row per token
     after:   `tokens` passes of one decoder layer and the head, one pass of tokens+1 rows
     """
 
     name: ClassVar[str] = "eagle"
-    tokens: int = option(4, TOKENS, least=1, most=64)
     acceptance: float = option(0.75, ACCEPT, least=0.0, most=1.0)
-
-    @property
-    def rows(self) -> int:
-        return self.tokens + 1
-
-    @property
-    def tokens_per_round(self) -> float:
-        return expected_tokens(self.acceptance, self.tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,7 +140,7 @@ class ReDrafter(Speculation):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PromptLookup(Speculation):
+class PromptLookup(Chain):
     """before:  one pass of one row per token
     after:   on a match one pass of tokens+1 rows, else one row; drafting costs nothing
     """
@@ -172,17 +150,9 @@ class PromptLookup(Speculation):
     match: float = option(0.5, "share of rounds with a match", least=0.0, most=1.0)
     acceptance: float = option(0.6, ACCEPT, least=0.0, most=1.0)
 
-    @property
-    def rows(self) -> int:
-        return self.tokens + 1
-
-    @property
-    def tokens_per_round(self) -> float:
-        return expected_tokens(self.acceptance, self.tokens)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EarlyExit(Speculation):
+class EarlyExit(Chain):
     """before:  one pass of one row per token
     after:   `tokens` passes of the first `exit` layers, one pass of tokens+1 rows
     """
@@ -191,14 +161,6 @@ class EarlyExit(Speculation):
     exit: int = option(8, "layers of a draft pass", least=1, most=1000)
     tokens: int = option(6, TOKENS, least=1, most=64)
     acceptance: float = option(0.6, ACCEPT, least=0.0, most=1.0)
-
-    @property
-    def rows(self) -> int:
-        return self.tokens + 1
-
-    @property
-    def tokens_per_round(self) -> float:
-        return expected_tokens(self.acceptance, self.tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
