@@ -30,7 +30,7 @@ async def client(port: int, until: float, times: list[float], errors: list[str],
     count = 0
     while time.perf_counter() < until:
         count += 1
-        body = json.dumps({**BODY, "prompt": 100 + index * 100_000 + count} if new else BODY).encode()
+        body = json.dumps({**BODY, "prompt": 100 + index * 10_000 + count} if new else BODY).encode()
         began = time.perf_counter()
         writer.write(
             b"POST /api/v1/predict HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
@@ -55,7 +55,7 @@ async def load(port: int, pid: int, seconds: float, in_flight: int, new: bool) -
     return {
         "new": new, "in_flight": in_flight, "seconds": seconds, "answers": len(times), "per_second": round(len(times) / seconds),
         "p50_ms": round(1e3 * cuts[49], 2), "p95_ms": round(1e3 * cuts[94], 2), "p99_ms": round(1e3 * cuts[98], 2),
-        "errors": len(errors), "server_mib_before": before >> 20, "server_mib_after": resident_bytes(pid) >> 20,
+        "errors": len(errors), "first_error": errors[0] if errors else "", "server_mib_before": before >> 20, "server_mib_after": resident_bytes(pid) >> 20,
         "load_average": os.getloadavg()[0],
     }  # fmt: skip
 
