@@ -55,7 +55,8 @@ async def load(port: int, pid: int, seconds: float, in_flight: int, new: bool) -
     return {
         "new": new, "in_flight": in_flight, "seconds": seconds, "answers": len(times), "per_second": round(len(times) / seconds),
         "p50_ms": round(1e3 * cuts[49], 2), "p95_ms": round(1e3 * cuts[94], 2), "p99_ms": round(1e3 * cuts[98], 2),
-        "errors": len(errors), "first_error": errors[0] if errors else "", "server_mib_before": before >> 20, "server_mib_after": resident_bytes(pid) >> 20,
+        "errors": len(errors), "first_error": errors[0] if errors else "",
+        "server_mib_before": before >> 20, "server_mib_after": resident_bytes(pid) >> 20,
         "load_average": os.getloadavg()[0],
     }  # fmt: skip
 

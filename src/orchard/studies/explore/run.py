@@ -232,8 +232,10 @@ def _evaluate_batch(study: Study, number: int) -> tuple[int, Part]:
     points = points_of(study, start, start + _size(study, number))
     columns = _columns(study, points)
     rows, feasible = _rows(study, points, columns, start)
-    kept = rows if study.keeps_all else {name: column[_local_front(study, rows)] for name, column in rows.items()}
-    return number, Part(kept, len(points), feasible)
+    if study.keeps_all:
+        return number, Part(rows, len(points), feasible)
+    chosen = _local_front(study, rows)
+    return number, Part({name: column[chosen] for name, column in rows.items()}, len(points), feasible)
 
 
 def _columns(study: Study, points: Floats) -> Columns:
