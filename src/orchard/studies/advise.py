@@ -44,9 +44,11 @@ LEAST_GAIN = 0.01
 """ln; a smaller gain is not worth a line."""
 RISK_TRUST = {Risk.NONE: 1.0, Risk.LOW: 0.95, Risk.MODERATE: 0.8, Risk.HIGH: 0.3}
 EFFORT_TRUST = {Effort.SWITCH: 1.0, Effort.CONVERT: 0.95, Effort.CALIBRATE: 0.9, Effort.REWRITE: 0.6, Effort.TRAIN: 0.4}
+"""Factors on ln(gain) when recommendations are ranked: own judgement, no measurement; they move the order, never a figure."""
 MOST_RISK, MOST_EFFORT = Risk.MODERATE, Effort.CALIBRATE
 """Of the changes a combination may hold."""
 BEAM, DEPTH, PER_KIND = 4, 4, 2
+"""Of the search for combinations: sets kept per round, changes in a set, candidates of each kind."""
 STEP_PRICE = 0.02
 """ln; what each further change of a combination has to bring."""
 

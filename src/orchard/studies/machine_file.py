@@ -23,7 +23,9 @@ from orchard.studies.errors import StudyError
 from orchard.studies.machine_fit import FitResult, Measured, Term, fit, terms
 
 FOLDS = 4
+"""Parts of the programs that the errors of the others' fits are taken from."""
 LEAST_PROGRAMS = 40
+"""Below, a run is refused: there are some 130 parameters, and priors would decide most of them."""
 STRATA = ("inference", "prefill", "decode", "prefill-deep", "decode-deep", "small-batch", "training_step")
 
 

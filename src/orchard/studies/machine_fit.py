@@ -28,6 +28,7 @@ class Term:
     width: float = 1.0
 
 
+# Where a fit starts and what its priors pull to, in seconds: orders of magnitude of one x86 core (own judgement).
 GROUP_STARTS = {
     "view": 1.0e-6,
     "pointwise": 2.0e-6,

@@ -127,14 +127,18 @@ def _column(k: LaunchArrays, what: str, p: Values, prefix: str) -> Floats:
     return np.array([parameter(p, prefix, name) for name in names])[place]
 
 
+PRICED_BY_MACS = ("gemm", "gemv", "conv", "depthwise", "scan", "view")
+"""Groups without a time per element: their MACs carry it, and a view does nothing."""
 NARROW = ("int8", "int8w", "int4w")
 """Types whose products run as those of bf16 where no parameter of their own is fitted."""
 
 
 def parameter(p: Values, prefix: str, label: str) -> float:
     """`prefix.label`, or the nearest parameter that is known: the type is dropped first, then the function. A type without a
-    parameter counts as bf16 if it is narrow, else as f32; an element cost that no group has counts nothing."""
+    parameter counts as bf16 if it is narrow, else as f32. Raises CostError where none is known."""
     parts = label.split(".")
+    if prefix == "element_s" and parts[0] in PRICED_BY_MACS:
+        return 0.0
     tries = [parts[:end] for end in range(len(parts), 0, -1)]
     if len(parts) == 3:
         plain = parts[1].removesuffix("_backward")
@@ -144,8 +148,6 @@ def parameter(p: Values, prefix: str, label: str) -> float:
         found = p.get(f"{prefix}.{'.'.join(attempt)}")
         if found is not None:
             return found
-    if prefix == "element_s":
-        return 0.0
     raise CostError(f"the machine's runtime has no parameter {prefix}.{label}, nor one that could stand in for it")
 
 

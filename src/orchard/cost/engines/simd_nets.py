@@ -19,6 +19,7 @@ from orchard.cost.terms import Hardware, Terms, overlapped
 FP16_MACS_PER_CYCLE = 32.0
 """Four 128-bit fused multiply-add pipes of eight FP16 lanes each (hardware.md: 4 FMA pipes on P cores)."""
 WINOGRAD_LEAST = 16.0
+"""Channels on both sides below which the transforms cost more than they save (own judgement; two SIMD vectors of FP16)."""
 
 
 def kernel_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: Mapping[str, Any]) -> Terms:

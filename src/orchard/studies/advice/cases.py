@@ -40,8 +40,10 @@ from orchard.workloads.networks import NETWORKS, known_as
 Record = Mapping[str, str]
 CASES = 12
 LEAST_SAVED = 0.1
+"""Share of time that a published change saved, for it to be a case."""
 TOP = 3
 WITHIN = 0.15
+"""Predicted share saved less the measured one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -229,7 +229,9 @@ def _engines(p: Prediction) -> Iterator[Change]:
 
 
 ACCEPTANCE = 0.7
+"""Probability that a drafted token is accepted: an assumption that each recommendation states, not a property of the models."""
 DRAFT_TOKENS = (2, 4)
+"""Tokens a round drafts, tried in turn; more rows per pass pay on few chips (`speculative` in `orchard technique`)."""
 
 
 def _drafts(p: Prediction) -> Iterator[Change]:

@@ -45,6 +45,7 @@ from orchard.studies.predict import Plan
 GAP = 0.01
 """Share by which an answer may exceed its lower bound; the gap at which `orchard map` stops a proof on a chip."""
 _ROUNDING = 1e-9
+"""Relative; two times closer than this are equal."""
 _MOST_CORNERS = 10
 """Figures that change the machine, beyond which its most generous form is not looked for (2 to that power of corners)."""
 _MOST_KEPT = 200_000

@@ -19,6 +19,7 @@ from orchard.studies.experiment.run import Bench, Subject, bench_of
 Floats = NDArray[np.float64]
 ACCEPTANCE_SEQUENCES = 16
 SENSITIVITY_SEQUENCES = 16
+"""Sequences that are scored for a draft's acceptance and for the loss of one tensor at one width."""
 
 
 @dataclass

@@ -17,8 +17,11 @@ from orchard.studies.propose.sheet import Falsifier, Figure, Sheet, figure
 Floats = NDArray[np.float64]
 LARGEST = "a model of 1.05 M parameters: directions only"
 LEAST_GAIN = 0.01
+"""Share of time that a combination has to save before it counts as one."""
 FREE_BITS = (2, 3, 4, 8)
+"""Bits per weight that an allocation may give a tensor."""
 TABLES = {"tensor": 0, "16": 16, "4": 4, "1": 1}
+"""Output channels that share a look-up table, by granularity; 0: all of a tensor."""
 
 
 @dataclass(frozen=True)
