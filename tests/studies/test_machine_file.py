@@ -106,6 +106,14 @@ def test_a_prediction_answers_with_the_machines_own_runtime(machine: Path, capsy
     assert phase["bound_s"] <= phase["interval_s"][0] <= phase["latency_s"] <= phase["interval_s"][1]
 
 
+def test_formats_that_were_not_measured_are_named(machine: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = ("predict", "distilbert-base-uncased", "--chip", str(machine), "--weights")
+    plain = answered(capsys, *asked, "f32", "--kv", "f32", "--activations", "f32")
+    other = answered(capsys, *asked, "f16")
+    assert not any("not measured with" in w for w in plain["warnings"])
+    assert any("f16 as bf16" in w for w in other["warnings"])
+
+
 def test_the_machine_is_found_by_name(machine: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     folder = tmp_path / "orchard" / "machines"

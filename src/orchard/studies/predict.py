@@ -657,6 +657,8 @@ def _mismatches(plan: Plan, request: Request) -> list[str]:
         found.append(
             "no profile of a runtime that serves networks on the CPU yet: these are llama.cpp's matrix kernels"
         )
+    if plan.profile.model == "eager":
+        found += _stand_ins(plan)
     if request.threads and plan.profile.engine != "cpu":
         found.append(f"--threads {request.threads} changes nothing: {plan.profile.engine} does the work")
     if request.activations not in ("f16", "bf16", "f32") and runtime != "coreml":
@@ -665,6 +667,16 @@ def _mismatches(plan: Plan, request: Request) -> list[str]:
     if longest and asked > longest:
         found.append(f"{asked:,} tokens of context, the model was made for {longest:,}")
     return found
+
+
+def _stand_ins(plan: Plan) -> list[str]:
+    """Number formats that a measured machine has no figures for, and what they are counted as."""
+    from orchard.cost.engines.eager import counted_as
+
+    tables = [plan.table_of(name) for name in plan.phases]
+    stored = dict.fromkeys(k.format for table in tables for k in table.kernels if k.kind in ("linear", "expert", "attention"))
+    told = [f"{name} as {counted_as(name)}" for name in stored if name and counted_as(name) != name]
+    return [f"this machine was not measured with these number formats, which are counted: {', '.join(told)}"] if told else []
 
 
 def _loads(runtime: str, weights: str) -> bool:

@@ -176,7 +176,7 @@ def _launch(k: KernelArrays, i: int, whole: float) -> Launch:
     row = {name: float(column[i]) for name, column in k.counts.items()}
     stored, read, written = row["weight_bytes"] + row["state_bytes"], row["input_bytes"], row["output_bytes"]
     moved = stored + read + written
-    dtype = DTYPES.get(kernel.format, "f32")
+    dtype = counted_as(kernel.format)
     shape: dict[str, Any] = {"elements": written / WIDTHS[dtype], "group": "pointwise", "fn": ""}
     if kernel.kind in ("linear", "expert"):
         shape |= _product_shape(row)
@@ -233,6 +233,13 @@ def _streamed_shape(token: str) -> dict[str, Any]:
 
 DTYPES = {"f32": "f32", "bf16": "bf16", "f16": "bf16", "int8": "int8w", "int4": "int4w"}
 """Stored formats by the arithmetic they run in; half precision of the other kind counts as bfloat16."""
+
+
+def counted_as(stored: str) -> str:
+    """The arithmetic that a stored format runs in here; f32 for formats an eager runtime has no kernels for."""
+    return DTYPES.get(stored, "f32")
+
+
 WIDTHS = {"f32": 4.0, "bf16": 2.0, "int8w": 1.0, "int4w": 0.5}
 FUNCTIONS = {
     "exp": "exp",
