@@ -159,13 +159,15 @@ def _peel(net: Net, value: Value) -> tuple[Value, float, Value | None] | None:
 
 
 def _has_scores(value: Value) -> bool:
-    """Whether elementwise ops lead from a matrix product to `value`."""
+    """Whether elementwise ops lead from a matrix product of this size to `value`; a product that is spread over it is a
+    bias (relative positions)."""
+    size = value.elements
     for _ in range(8):
         node = value.producer
         if node is None:
             return False
         if node.kind == "einsum":
-            return True
+            return node.out.elements == size
         if node.kind not in ("elementwise", "view") and not node.is_("move", "cast"):
             return False
         value = max(node.inputs, key=lambda v: (v.role is Role.ACTIVATION and v.scalar is None, v.ndim))

@@ -35,7 +35,7 @@ _EVALUATE: dict[str, Callable[..., Any]] = {
     "identity": lambda x: x, "scale": lambda x: x,
 }  # fmt: skip
 
-_REDUCE: dict[str, Callable[..., Any]] = {"mean": np.mean, "sum": np.sum, "max": np.max}
+_REDUCE: dict[str, Callable[..., Any]] = {"mean": np.mean, "sum": np.sum, "max": np.max, "l2": np.linalg.norm}
 
 _SCALAR_FUNCTIONS: dict[str, Callable[[Any], Any]] = {
     "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
@@ -129,7 +129,7 @@ def _may_join(node: Node) -> bool:
     if node.kind == "view":
         before = node.inputs[0].producer
         return (before is not None and before.kind == "reduce") or _same_but_ones(node.inputs[0], node.out)
-    return node.is_("reduce", "mean", "sum", "max") or node.is_("move", "cast", "expand")
+    return node.is_("reduce", *_REDUCE) or node.is_("move", "cast", "expand")
 
 
 def _same_but_ones(a: Value, b: Value) -> bool:

@@ -35,7 +35,8 @@ def fold_constants(net: Net) -> None:
     """Leaves for all values that depend on no input.
 
     A chain of layout ops on one stored tensor stays that tensor, in its stored format. Anything else becomes a constant
-    (or `folded`, when parameters went in). A table that is looked up stays a table. Constants whose shape has symbols
+    (or `folded`, when parameters went in). A table that is looked up stays a table, unless the places are constant and
+    more than it has entries: exporters store such a spread table (relative positions). Constants whose shape has symbols
     become one `fill`.
     """
     constant: dict[int, Value] = {id(v): v for v in net.low.leaves if v.role is Role.WEIGHT}
@@ -55,7 +56,9 @@ def fold_constants(net: Net) -> None:
         if not all(is_constant(v) for v in node.inputs) or node.attrs.get("fn") == "random":
             continue
         if node.kind == "gather" and any(r.part not in ("constant",) for r in roots_of(node.inputs[0])):
-            continue
+            spread = node.out.elements, node.inputs[0].elements
+            if not isinstance(spread[0], int) or not isinstance(spread[1], int) or spread[0] <= spread[1]:
+                continue
         first = node.inputs[:1] if node.is_("elementwise", "dequantize") else node.inputs
         found = {id(r): r for v in first for r in roots_of(v)}
         symbolic = any(symbols_of(s) for o in node.outputs for s in o.shape)

@@ -105,7 +105,7 @@ def _slice_before_transpose(net: Net) -> bool:
     return changed
 
 
-def _axis_groups(before: Sequence[Size], after: Sequence[Size]) -> list[tuple[list[int], list[int]]] | None:
+def axis_groups(before: Sequence[Size], after: Sequence[Size]) -> list[tuple[list[int], list[int]]] | None:
     """How a reshape splits and merges axes: (axes before, axes after) with equal products, finest first."""
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0
@@ -151,7 +151,7 @@ def _split_before_transpose(net: Net, view: Node) -> bool:
     readers = net.users(view.out)
     if not readers or any(r.kind != "einsum" for r in readers):
         return False
-    groups = _axis_groups(before.out.shape, view.out.shape)
+    groups = axis_groups(before.out.shape, view.out.shape)
     if groups is None:
         return False
     wide = [[a for a in left if before.out.shape[a] != 1] or left[:1] for left, _ in groups]  # axes of size 1 may go
@@ -179,7 +179,7 @@ def _merge_after_transpose(net: Net, node: Node) -> bool:
     source = view.inputs[0]
     if source.producer is None or source.producer.kind != "einsum" or net.only_user(source) is not view:
         return False
-    groups = _axis_groups(source.shape, view.out.shape)
+    groups = axis_groups(source.shape, view.out.shape)
     if groups is None or any(len(right) != 1 for _, right in groups):
         return False
     perm: tuple[int, ...] = node.attrs["perm"]  # type: ignore[assignment]
