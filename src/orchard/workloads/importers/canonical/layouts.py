@@ -145,8 +145,7 @@ def _flip(net: Net, start: Value, perm: Perm) -> bool:
         node.outputs = [Value(old.name, _turned(old.shape, perm), old.format, producer=node)]
         new[id(old)] = node.out
     for node in region:
-        old = next(k for k, v in new.items() if v is node.out)
-        _leaving(net, old, node, perm, inside)
+        _leaving(net, next(k for k, v in new.items() if v is node.out), node, perm, inside)
     net.refresh()
     net.sort()
     net.refresh()
@@ -209,7 +208,7 @@ def _leaf(net: Net, value: Value, ndim: int, perm: Perm) -> Value:
     if value.scalar is not None or value.elements == 1:
         return value
     shape = (1,) * (ndim - value.ndim) + value.shape
-    data = None if value.data is None else value.data.reshape(shape).transpose(perm)
+    data = None if value.data is None else value.data.reshape((1,) * (ndim - value.ndim) + value.data.shape).transpose(perm)
     turned = Value(value.name, _turned(shape, perm), value.format, Role.WEIGHT, value.part, value.layer, data)
     net.low.leaves.append(turned)
     return turned
