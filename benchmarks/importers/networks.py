@@ -209,33 +209,36 @@ def plain(net, names):
             super().__init__()
             self.net = net
 
-        def forward(self, x):
-            return self.net(**{names[0]: x}, return_dict=False)[0]
+        def forward(self, *tensors):
+            return self.net(**dict(zip(names, tensors)), return_dict=False)[0]
 
     return Plain().eval()
 
 
-def example(case: Case):
+def examples(inputs: dict) -> tuple:
+    """A tensor for each input."""
     import torch
 
-    (shape,) = case.inputs.values()
-    return torch.zeros(shape, dtype=torch.long) if "input_ids" in case.inputs else torch.randn(shape)
+    return tuple(
+        torch.zeros(shape, dtype=torch.long) if name.endswith("input_ids") else torch.randn(shape)
+        for name, shape in inputs.items()
+    )
 
 
 # ---- routes: a saved file of the module, or the module's program
 
 
-def via_torch(net, x, _folder: Path):
+def via_torch(net, xs, _folder: Path):
     import torch
 
-    return torch.export.export(net, (x,), strict=False)
+    return torch.export.export(net, xs, strict=False)
 
 
-def via_onnx(net, x, folder: Path):
+def via_onnx(net, xs, folder: Path):
     import torch
 
     path = folder / "m.onnx"
-    torch.onnx.export(net, (x,), path, dynamo=True, external_data=True, verbose=False)
+    torch.onnx.export(net, xs, path, dynamo=True, external_data=True, verbose=False)
     return path
 
 
@@ -273,29 +276,32 @@ def patch_coremltools() -> None:
         context.add(mb.const(val=one, name=node.name) if scalar else mb.fill(shape=shape, value=one, name=node.name))
 
 
-def via_coreml(net, x, folder: Path):
+def via_coreml(net, xs, folder: Path):
     import coremltools as ct
     import numpy as np
     import torch
 
     patch_coremltools()
     path = folder / "m.mlpackage"
-    traced = torch.jit.trace(copy.deepcopy(net), x, strict=False, check_trace=False)  # tracing leaves tensors in Swin
-    kind = np.int32 if x.dtype == torch.long else np.float32
+    traced = torch.jit.trace(copy.deepcopy(net), xs, strict=False, check_trace=False)  # tracing leaves tensors in Swin
+    inputs = [
+        ct.TensorType(name=f"x{i}", shape=tuple(x.shape), dtype=np.int32 if x.dtype == torch.long else np.float32)
+        for i, x in enumerate(xs)
+    ]
     model = ct.convert(
-        traced, inputs=[ct.TensorType(name="x", shape=tuple(x.shape), dtype=kind)], convert_to="mlprogram",
+        traced, inputs=inputs, convert_to="mlprogram",
         minimum_deployment_target=ct.target.iOS18, compute_precision=ct.precision.FLOAT32, skip_model_load=True,
     )  # fmt: skip
     model.save(path)
     return path
 
 
-def via_coreai(net, x, folder: Path):
+def via_coreai(net, xs, folder: Path):
     import coreai_torch
     import torch
 
     path = folder / "m.aimodel"
-    program = torch.export.export(net, (x,), strict=False).run_decompositions(coreai_torch.get_decomp_table())
+    program = torch.export.export(net, xs, strict=False).run_decompositions(coreai_torch.get_decomp_table())
     coreai_torch.TorchConverter().add_exported_program(program).to_coreai().save_asset(path)
     return path
 
@@ -315,7 +321,7 @@ def traffic(graph) -> int:
     return total
 
 
-def measure(route: str, net, x) -> dict:
+def measure(route: str, net, xs) -> dict:
     """Counts of one route, or which step failed and what it said."""
     from orchard.ir.count import macs
     from orchard.workloads.importers import import_model
@@ -323,7 +329,7 @@ def measure(route: str, net, x) -> dict:
     step = "exporter"
     with tempfile.TemporaryDirectory() as folder:
         try:
-            exported = VIA[route](net, x, Path(folder))
+            exported = VIA[route](net, xs, Path(folder))
             step = "importer"
             start = time.process_time()
             found = import_model(exported)
@@ -341,12 +347,12 @@ def measure(route: str, net, x) -> dict:
             return {"failed": step, "error": f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"}
 
 
-def counted(net, x) -> int:
+def counted(net, xs) -> int:
     """MACs by torch's own counter, on the meta device, where it also sees attention."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
-        net.to("meta")(x.to("meta"))
+        net.to("meta")(*(x.to("meta") for x in xs))
     return counter.get_total_flops() // 2
 
 
@@ -354,7 +360,7 @@ def run_case(name: str, out: Path) -> None:
     """All routes of one network; one line of `out` per route, written as it is done."""
     warnings.simplefilter("ignore")
     case = CASES[name]
-    net, x = build(case), example(case)
+    net, xs = build(case), examples(case.inputs)
     params = sum(p.numel() for p in net.parameters())
     signal.signal(signal.SIGALRM, on_alarm)
     for route in ROUTES:
@@ -362,12 +368,12 @@ def run_case(name: str, out: Path) -> None:
             continue
         signal.alarm(LIMIT_S)
         with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet), contextlib.redirect_stderr(quiet):
-            row = measure(route, net, x)
+            row = measure(route, net, xs)
         signal.alarm(0)
         write_row(out, {"network": name, "route": route, "torch_params": params} | row)
     if (name, "counter") not in read_rows(out):
         try:
-            found = {"macs": counted(net, x)}
+            found = {"macs": counted(net, xs)}
         except Exception as error:
             found = {"failed": "counter", "error": str(error)[:200]}
         write_row(out, {"network": name, "route": "counter"} | found)

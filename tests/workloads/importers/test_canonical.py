@@ -165,3 +165,14 @@ def test_products_over_merged_axes_run_over_the_single_ones():
     kinds = [op.kind for op in graph.ops if op.kind != "view"]
     assert kinds == ["elementwise", "einsum"]
     assert graph.outputs_of(graph.ops[-1])[0].shape == (3, 4, 5, 6)
+
+
+def test_sums_with_zero_and_products_with_one_go():
+    assert ops_of(Function(lambda x: sum([torch.relu(x), torch.tanh(x)]) * 1), (4, 8)) == [
+        "elementwise.relu", "elementwise.tanh", "elementwise.add",
+    ]  # fmt: skip
+
+
+def test_an_empty_cache_is_concatenated_with_nothing():
+    """transformers starts a layer's cache with a tensor of shape [0], which torch.cat passes over."""
+    assert ops_of(Function(lambda x: torch.cat([x.new_zeros(0), torch.relu(x)], -2)), (1, 2, 3, 4)) == ["elementwise.relu"]

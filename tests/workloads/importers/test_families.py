@@ -1,8 +1,5 @@
 """The quick model families against torch's own counter; benchmarks/importers/families.py runs all of them."""
 
-import importlib.util
-from pathlib import Path
-
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -12,17 +9,11 @@ from orchard.ir.count import macs  # noqa: E402
 from orchard.workloads.importers import import_model  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore")
-BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "importers" / "families.py"
 
 
-@pytest.mark.parametrize("name", ["convnext", "distilbert", "unet"])
-def test_counts_equal_torchs(name):
-    if not BENCHMARK.is_file():
-        pytest.skip("benchmarks are not here")
-    spec = importlib.util.spec_from_file_location("families", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    ours, torchs, stored, parameters = module.counts(name)
+@pytest.mark.parametrize("name", ["convnext", "distilbert", "unet xl", "mobilenet v4", "yolo", "gru"])
+def test_counts_equal_torchs(benchmark_module, name):
+    ours, torchs, stored, parameters = benchmark_module("families").counts(name)
     assert ours == torchs > 0
     assert stored == parameters
 

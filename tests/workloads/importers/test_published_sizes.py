@@ -11,7 +11,7 @@ ROUTES = {"torch": "torch", "onnx": "onnxscript", "coreml": "coremltools", "core
 @pytest.fixture(scope="module", params=["squeezenet-1.1"])
 def network(request, networks):
     case = networks.CASES[request.param]
-    net, x = networks.build(case), networks.example(case)
+    net, x = networks.build(case), networks.examples(case.inputs)
     return case, net, x, networks.measure("torch", net, x)
 
 

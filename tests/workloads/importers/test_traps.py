@@ -55,7 +55,7 @@ def test_masks_of_transformers_5_through_core_ml(networks, gpt2, tmp_path):
     """coremltools has no torch.diff and no new_ones: the lowerings that docs/models.md shows."""
     torch, _ = pytest.importorskip("torch"), pytest.importorskip("coremltools")
     net, shape, products = gpt2
-    path = networks.via_coreml(net, torch.zeros(shape, dtype=torch.long), tmp_path)
+    path = networks.via_coreml(net, (torch.zeros(shape, dtype=torch.long),), tmp_path)
     assert macs(import_model(path).graph) == products
 
 

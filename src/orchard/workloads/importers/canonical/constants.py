@@ -13,8 +13,13 @@ _LAYOUT = ("transpose", "cast", "copy")
 
 
 def drop_identities(net: Net) -> None:
-    """Views, casts, copies and one-input concatenations that change nothing."""
+    """Views, casts, copies, one-input concatenations, sums with 0 and products with 1 that change nothing."""
     for node in net.nodes:
+        if node.is_("elementwise", "add", "mul") and len(node.inputs) == 2 and node.attrs == {"fn": node.fn}:
+            for x, other in (node.inputs, node.inputs[::-1]):
+                if other.scalar == (0 if node.fn == "add" else 1) and (x.shape, x.format) == (node.out.shape, node.out.format):
+                    net.replace(node.out, x)
+                    break
         if len(node.inputs) != 1 or len(node.outputs) != 1:
             continue
         source, out = node.inputs[0], node.out

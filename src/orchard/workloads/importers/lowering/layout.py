@@ -121,8 +121,8 @@ class Layout(Base):
     def concat(self, inputs: Sequence[Value], axis: int) -> Value:
         if not inputs:
             raise self.fail("concatenation of nothing")
+        inputs = [v for v in inputs if v.shape != (0,)] or list(inputs)  # torch: a cache that is still empty
         axis = self.axis(inputs[0], axis)
-        inputs = [v for v in inputs if not (v.shape and len(v.shape) == 1 and v.shape[0] == 0)] or list(inputs)
         shape = list(inputs[0].shape)
         for other in inputs[1:]:
             if other.ndim != len(shape):
