@@ -117,3 +117,14 @@ def test_every_rule_of_the_gpu_and_the_cpu():
     )
     assert [f.rule for f in cpu_findings(half, generation=13)] == ["dtype"]
     assert not list(cpu_findings(half, generation=14))
+
+
+def test_open_sizes_without_a_known_name_are_findings_without_times(tmp_path):
+    torch = pytest.importorskip("torch")
+    free = {0: torch.export.Dim("rows", min=2)}
+    program = torch.export.export(torch.nn.Linear(64, 64), (torch.zeros(4, 64),), dynamic_shapes=(free,))
+    torch.export.save(program, tmp_path / "m.pt2")
+    found = lint(str(tmp_path / "m.pt2"), "m1")
+    assert [g.rule for g in found.groups if g.blocks] == ["dynamic"]
+    assert found.now_s is None
+    assert any(n.startswith("no times: input_0 open") for n in found.notes)

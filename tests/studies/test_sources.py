@@ -97,3 +97,8 @@ def test_named_shapes_of_a_built_in_model_are_refused():
 def test_a_missing_file_is_one_sentence(tmp_path):
     with pytest.raises(OrchardError, match="no such file"):
         predict(str(tmp_path / "none.onnx"), "m4")
+
+
+def test_sizes_that_were_chosen_for_an_open_model_are_named(product_file):
+    found = predict(str(product_file), chip="m1", batch=2)
+    assert any("priced at batch=2 (" in w for w in found.warnings)

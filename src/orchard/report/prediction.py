@@ -49,7 +49,7 @@ def _headline(p: Prediction) -> RenderableType:
     facts = [
         f"{p.profile.runtime} ({p.profile.version})",
         p.profile.engine,
-        f"weights {p.weights} ({p.weight_bytes * 8 / max(1, p.model.params):.2f} bits)",
+        f"weights {p.weights} ({p.bits_per_weight:.2f} bits)",
         f"kv {request.kv}" if p.memory.kv_cache else "",
         f"batch {request.batch}" if request.batch > 1 else "",
         f"{request.threads} threads" if request.threads else "",

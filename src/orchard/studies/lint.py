@@ -86,7 +86,9 @@ def lint(
     opened = open_model(request)
     graph, notes = _as_converted(opened, opened.graph(weights=weights), target)
     fixed = _at_sizes(graph, opened, request)
-    if fixed is not graph:
+    if fixed.symbols:
+        notes += (f"no times: {', '.join(fixed.symbols)} open; give sizes with --input name=shape",)
+    elif fixed is not graph:
         notes += (f"priced at {', '.join(f'{k}={v}' for k, v in _sizes(graph, opened, request).items())}",)
     findings = _findings(graph, fixed, soc, target)
     costs = _Costs.of(fixed, soc, target, served_as(opened), findings)
@@ -111,18 +113,22 @@ def _as_converted(opened: Model | ImportedModel, graph: Graph, target: str) -> t
 
 def _sizes(graph: Graph, opened: Model | ImportedModel, request: Request) -> dict[str, int]:
     if isinstance(opened, ImportedModel) and opened.family == "imported":
-        return dict(bind_symbols(graph, request))
+        try:
+            return dict(bind_symbols(graph, request))
+        except StudyError:  # that a size is open is a finding; only its gain has no price
+            return {}
     known = {"B": request.batch, "T": max(request.prompt, 1), "S": max(request.prompt, 1)}
     return {s: known[s] for s in graph.symbols if s in known}
 
 
 def _at_sizes(graph: Graph, opened: Model | ImportedModel, request: Request) -> Graph:
-    return graph.bind(_sizes(graph, opened, request)) if graph.symbols else graph
+    sizes = _sizes(graph, opened, request)
+    return graph.bind(sizes) if graph.symbols and sizes else graph
 
 
 def _findings(graph: Graph, fixed: Graph, soc: SoC, target: str) -> list[Finding]:
     """Of the graph at its sizes, and for the Neural Engine that some of them are open."""
-    opened = [f for f in engine_findings(graph, soc)[target] if f.rule == "dynamic"] if graph is not fixed else []
+    opened = [f for f in engine_findings(graph, soc)[target] if f.rule == "dynamic"] if graph.symbols else []
     return [*opened, *(f for f in engine_findings(fixed, soc)[target] if f.rule != "dynamic")]
 
 

@@ -123,6 +123,12 @@ class Prediction:
         return (self.request.steps or config.steps) if isinstance(config, PipelineConfig) else None
 
     @property
+    def bits_per_weight(self) -> float:
+        """Of what the graph holds, scales and tables included."""
+        elements = self.model.base.parameters if isinstance(self.model, ImportedModel) else self.model.params
+        return self.weight_bytes * 8 / max(1, elements)
+
+    @property
     def ttft_s(self) -> float | None:
         """Time to first token of one request on an idle machine: the prompt phase. None without a prompt."""
         phase = self.phases.get("prefill")
@@ -622,6 +628,9 @@ def _warnings(plan: Plan, request: Request, soc: SoC, memory: Memory) -> tuple[s
     found = list(plan.model.warnings)
     if isinstance(plan.model, Model) and "decoder" in plan.model.parts[1:] and "decode" not in plan.phases:
         found.append("generate is 0: the decoder's time and memory are not part of this answer")
+    if isinstance(plan.model, ImportedModel) and plan.model.family == "imported" and plan.graph.symbols:
+        sizes = ", ".join(f"{name}={size}" for name, size in bind_symbols(plan.graph, request).items())
+        found.append(f"the model leaves sizes open; priced at {sizes} (--batch and --prompt choose, or --input name=shape)")
     missing = [name for name in plan.phases if plan.strata[name] not in plan.profile.errors]
     missing = ["inference"] if missing and plan.runs else missing
     if missing and request.fidelity != "bound":

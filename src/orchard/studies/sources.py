@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from orchard.ir import Graph
 from orchard.studies.errors import StudyError
@@ -15,6 +16,9 @@ from orchard.workloads import Model, apply_weights, load_model, weight_bytes
 from orchard.workloads.diffusion.pipelines import PIPELINES
 from orchard.workloads.networks import NETWORKS
 from orchard.workloads.registry import load_network, load_pipeline
+
+if TYPE_CHECKING:
+    from orchard.workloads.importers import Imported
 
 DECODER_SYMBOLS = frozenset({"B", "T", "S"})
 LONGEST_NAME = 255
@@ -29,6 +33,7 @@ class ImportedModel:
     """A model file as a model: its graph is what the file holds, weights in the formats it stores.
 
     family: `decoder` where the importer rebuilt a language model with symbols B, T and S (GGUF), else `imported`.
+    stored: parameters as the source counts them, where the graph holds some in another form (tables that are spread).
     """
 
     name: str
@@ -37,6 +42,7 @@ class ImportedModel:
     warnings: tuple[str, ...] = ()
     default_weights: str | None = None
     others: tuple[str, ...] = ()
+    stored: int | None = None
     _graphs: dict[str, Graph] = field(default_factory=dict, repr=False)
 
     @property
@@ -46,7 +52,7 @@ class ImportedModel:
     @property
     def params(self) -> int:
         """All weight elements of the file."""
-        return self.base.parameters
+        return self.base.parameters if self.stored is None else self.stored
 
     def weight_bytes(self, scheme: str | None = None) -> int:
         """Bytes of all weights, as stored or in the weight scheme `scheme`."""
@@ -101,7 +107,7 @@ def live_model(model: object, inputs: object, assume_elementwise: Sequence[str] 
 
     shapes = inputs if isinstance(inputs, Mapping) else parse_inputs(tuple(str(i) for i in inputs))  # type: ignore[attr-defined]
     found = import_model(model, shapes or None, assume_elementwise)
-    return ImportedModel(name=found.name, source=found.source_format, base=found.graph, warnings=found.warnings)
+    return _model_of(found, found.name)
 
 
 def shape_text(given: object) -> str:
@@ -149,9 +155,12 @@ def _imported(model: str, inputs: tuple[str, ...], assumed: tuple[str, ...], sta
 
     del stamp
     found = import_model(model, parse_inputs(inputs) or None, assumed)
-    return ImportedModel(
-        name=found.name or Path(model).name, source=found.source_format, base=found.graph, warnings=found.warnings
-    )
+    return _model_of(found, found.name or Path(model).name)
+
+
+def _model_of(found: Imported, name: str) -> ImportedModel:
+    stored = found.weights.parameters or None  # none counted: a rebuilt graph is all there is
+    return ImportedModel(name=name, source=found.source_format, base=found.graph, warnings=found.warnings, stored=stored)
 
 
 def parse_inputs(texts: tuple[str, ...]) -> dict[str, tuple[int | str, ...]]:
@@ -188,8 +197,10 @@ def bind_symbols(graph: Graph, request: Request) -> Mapping[str, int]:
         else:
             unknown.append(name)
     if unknown:
+        many = len(unknown) > 1
+        which = f"size{'s' * many} {', '.join(unknown[:4])} {'are' if many else 'is'} not fixed; fix {'them' if many else 'it'}"
         raise StudyError(
-            f"{graph.name}: size {', '.join(unknown[:4])} is not fixed; fix it with --input name=shape "
+            f"{graph.name}: {which} with --input name=shape "
             f"(inputs: {', '.join(t.name for t in graph.tensors.values() if t.role == 'input')})"
         )
     return values

@@ -207,3 +207,14 @@ def test_flexible_sizes_are_symbols_and_checked(tmp_path):
     assert out_shape(load(builder, tmp_path, inputs={"x": (1, 3, 16, 100)})) == (1, 8, 8, 50)
     with pytest.raises(ImportError_, match=r"takes 1x3x\(8 to 64\)x\(8 to any\), got 1x3x80x8"):
         load(builder, tmp_path, inputs={"x": (1, 3, 80, 8)})
+
+
+def test_tensors_have_no_type_and_are_computed_in_16_bit(tmp_path):
+    """So that the Neural Engine takes them; stored weights keep their width."""
+    builder = NeuralNetworkBuilder([("x", datatypes.Array(8))], [("y", None)], disable_rank5_shape_mapping=True)
+    builder.add_inner_product("d", np.ones((4, 8)), np.ones(4), 8, 4, True, "x", "y")
+    path = tmp_path / "m.mlmodel"
+    path.write_bytes(builder.spec.SerializeToString())
+    graph = import_model(path).graph
+    assert {t.format for t in graph.tensors.values() if t.role != "weight"} == {"f16"}
+    assert {t.format for t in graph.weights} == {"f32"}

@@ -234,3 +234,15 @@ def test_wrong_and_missing_inputs_name_the_argument():
 def test_lstm_counts_input_and_recurrent_products():
     imported = import_model(torch.nn.LSTM(8, 16, batch_first=True), {"input": (2, 5, 8)})
     assert macs(imported.graph) == 2 * 5 * 4 * 16 * (8 + 16)
+
+
+def test_control_flow_is_refused_in_a_sentence_without_torchs_log(capfd):
+    class Loop(torch.nn.Module):
+        def forward(self, x):
+            while x.sum() > 0:
+                x = x - 1
+            return x
+
+    with pytest.raises(ImportError_, match=r"Loop: forward decides by tensor contents .* control flow"):
+        import_model(Loop(), {"x": (4,)})
+    assert capfd.readouterr() == ("", "")

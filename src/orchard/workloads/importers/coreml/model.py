@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from orchard.ir import Graph
+from orchard.ir import Graph, Role
 from orchard.ir.weights import weight_bytes
 from orchard.workloads.importers.canonical import finish
 from orchard.workloads.importers.coreml.flexible import check_inputs, flexible_inputs, note
@@ -61,6 +61,9 @@ def import_coreml(
                 f"{path}: holds neither an ML program nor a neural network (trees and the like have no graph)"
             )
         graph = finish(low, outputs)
+        if kind != "coreml":  # the old format has no types: the runtime computes in 16 bit on the Neural Engine and the GPU
+            wide = {t.name for t in graph.tensors.values() if t.role is not Role.WEIGHT and t.format in ("f32", "f64")}
+            graph = graph.with_formats(dict.fromkeys(wide, "f16"))
     if inputs:
         check_inputs(str(path), open_sizes, inputs)
         graph = bind_inputs(graph, inputs)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import io
+import logging
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -57,8 +59,20 @@ def export_module(torch: Any, module: Any, inputs: dict[str, Any], label: str) -
 
 def _exported(torch: Any, module: Any, kwargs: dict[str, Any], dynamic: dict[str, Any]) -> Any:
     shapes = dynamic if any(dynamic.values()) else None
-    with torch.no_grad(), _experts_op(torch, module):
+    with torch.no_grad(), _experts_op(torch, module), _quiet():
         return torch.export.export(module, (), kwargs, dynamic_shapes=shapes, strict=False)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's log and the graph it prints when it gives up; the error says it in a sentence."""
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(before)
 
 
 def _refuse_fixed(torch: Any, program: Any, names: Mapping[str, list[Any]], label: str) -> None:
