@@ -52,10 +52,34 @@ def unmerge_einsums(net: Net) -> None:
     before: %t = transpose %x; %v = view %t [h, b*w, c]; einsum %v, %y: "h m c, h k c -> h m k"
     after:  einsum %t, %y: "h m0 m1 c, h k c -> h m0 m1 k", and a view of its result
     """
+    _squeeze_transposes(net)
     for node in list(net.nodes):
         if node.kind == "einsum":
             for index in range(len(parse_einsum(str(node.attrs["spec"])).inputs)):
                 _unmerge(net, node, index)
+    merge_views(net)
+
+
+def _squeeze_transposes(net: Net) -> None:
+    """Axes of size 1 leave a transpose that no Einsum reads, so that the views around it only split or merge."""
+    for node in list(net.nodes):
+        if not node.is_("move", "transpose") or net.is_output(node.out):
+            continue
+        source = node.inputs[0]
+        kept = [i for i, size in enumerate(source.shape) if size != 1]
+        readers = net.users(node.out)
+        beside_view = (source.producer is not None and source.producer.kind == "view") or any(u.kind == "view" for u in readers)
+        if len(kept) in (0, source.ndim) or not beside_view or any(u.kind == "einsum" for u in readers):
+            continue
+        small = Node("view", [source], [Value(source.name, tuple(source.shape[i] for i in kept), source.format)], {}, node.scope)
+        perm = tuple(kept.index(p) for p in _perm(node) if p in kept)
+        moved = Node("move", [small.out], [Value(node.out.name, _turned(small.out.shape, perm), source.format)],
+                     {"fn": "transpose", "perm": perm}, node.scope)  # fmt: skip
+        small.out.producer, moved.out.producer = small, moved
+        node.kind, node.inputs, node.attrs = "view", [moved.out], {}
+        at = place_of(net.nodes, node)
+        net.nodes[at:at] = [small, moved]
+    net.refresh()
     merge_views(net)
 
 
