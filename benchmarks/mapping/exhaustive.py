@@ -2,12 +2,14 @@
 
     python benchmarks/mapping/exhaustive.py --spaces 500 --constrained 200 --nests 10000 --seconds 1500
 
-Stops at --seconds and says how far it came. A difference stops it with exit code 1 and the seed.
+Stops at --seconds and goes on from there when started again. A difference stops it with exit code 1 and the seed.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
+import datetime
 import random
 import sys
 import time
@@ -26,7 +28,7 @@ from orchard.mapping import ImpossibleSpace  # noqa: E402
 from orchard.studies.map import map_op  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
-from record import table, write  # noqa: E402
+from record import RESULTS, commit, table, write  # noqa: E402
 
 
 def same(seed: int, limit: int) -> bool | None:
@@ -85,36 +87,63 @@ def nests(wanted: int, stop: float, first: int) -> tuple[int, int]:
     return wanted, first + wanted
 
 
+FIELDS = ("what", "first", "next", "equal", "cpu_s", "commit", "when")
+TITLES = {
+    "free": "free spaces equal to enumeration",
+    "hard": "hard spaces equal to enumeration",
+    "constrained": "constrained spaces equal to enumeration",
+    "nests": "nests whose counts equal their execution",
+}
+
+
+def earlier(path: Path) -> list[dict[str, str]]:
+    """Pieces that were run before; a piece of another version of the mapper counts as well, its commit stands beside it."""
+    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--spaces", type=int, default=500)
     options.add_argument("--hard", type=int, default=200, help="spaces of tests/studies/spaces.py")
-    options.add_argument("--first", type=int, default=0, help="seed to begin with: runs may be taken up again")
     options.add_argument("--constrained", type=int, default=200)
     options.add_argument("--nests", type=int, default=10_000)
     options.add_argument("--limit", type=int, default=3000, help="nests per space; larger spaces are left out")
     options.add_argument("--seconds", type=float, default=1500, help="CPU seconds for each part")
+    options.add_argument("--again", action="store_true", help="begin with seed 0, not where the record ends")
     given = options.parse_args()
-    rows = []
-    for name, part in (
-        ("free spaces equal to enumeration", lambda stop: spaces(given.spaces, given.limit, stop, given.first)),
-        (
-            "hard spaces equal to enumeration",
-            lambda stop: spaces(given.hard, given.limit, stop, given.first, same_hard),
-        ),
-        (
-            "constrained spaces equal to enumeration",
-            lambda stop: constrained(given.constrained, given.limit, stop, given.first),
-        ),
-        ("nests whose counts equal their execution", lambda stop: nests(given.nests, stop, given.first)),
-    ):
+    record = RESULTS / "exhaustive.csv"
+    pieces = [] if given.again else earlier(record)
+    parts: tuple[tuple[str, int, Callable[[int, float, int], tuple[int, int]]], ...] = (
+        ("free", given.spaces, lambda left, stop, first: spaces(left, given.limit, stop, first)),
+        ("hard", given.hard, lambda left, stop, first: spaces(left, given.limit, stop, first, same_hard)),
+        ("constrained", given.constrained, lambda left, stop, first: constrained(left, given.limit, stop, first)),
+        ("nests", given.nests, nests),
+    )
+    for name, wanted, part in parts:
+        mine = [p for p in pieces if p["what"] == name]
+        first, left = max((int(p["next"]) for p in mine), default=0), wanted - sum(int(p["equal"]) for p in mine)
+        if left <= 0:
+            continue
         started = time.process_time()
-        found, seeds = part(started + given.seconds)
-        rows.append((name, found, seeds, f"{time.process_time() - started:.0f}"))
-        print(*rows[-1], sep=", ", flush=True)
-    lines = table(["what", "equal", "seeds up to", "CPU s"], rows)
-    command = f"python benchmarks/mapping/exhaustive.py {' '.join(sys.argv[1:])}"
-    print(write("exhaustive", "Proofs and counts against enumeration and execution", [f"`{command}`", "", *lines]))
+        found, seeds = part(left, started + given.seconds, first)
+        spent = f"{time.process_time() - started:.0f}"
+        now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
+        pieces.append(dict(zip(FIELDS, (name, str(first), str(seeds), str(found), spent, commit(), now))))
+        with record.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(pieces)
+        print(*pieces[-1].values(), sep=", ", flush=True)
+    rows = []
+    for name, title in TITLES.items():
+        mine = [p for p in pieces if p["what"] == name]
+        if mine:
+            sums = [sum(int(p[k]) for p in mine) for k in ("equal", "cpu_s")]
+            commits = " ".join(dict.fromkeys(p["commit"] for p in mine))
+            rows.append((title, sums[0], max(int(p["next"]) for p in mine), sums[1], commits, mine[-1]["when"]))
+    lines = table(["what", "equal", "seeds up to", "CPU s", "commits", "finished"], rows)
+    text = f"`python benchmarks/mapping/exhaustive.py --limit {given.limit}`, in pieces (`exhaustive.csv`)"
+    print(write("exhaustive", "Proofs and counts against enumeration and execution", [text, "", *lines]))
 
 
 if __name__ == "__main__":

@@ -11,15 +11,19 @@ from pathlib import Path
 RESULTS = Path(__file__).parent / "results"
 
 
+def commit() -> str:
+    """The version of the source, short."""
+    root = Path(__file__).parents[2]
+    return subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True).stdout.strip()
+
+
 def provenance() -> list[str]:
     """Lines for the head of a record."""
-    root = Path(__file__).parents[2]
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True).stdout.strip()
     cpu = next((x.partition(":")[2].strip() for x in _lines("/proc/cpuinfo") if x.startswith("model name")), platform.processor())
     cores = sum(x.startswith("processor") for x in _lines("/proc/cpuinfo"))
     load = " ".join(_lines("/proc/loadavg")[:1]).split()[:1]
     when = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return [f"{when}, commit {commit}, {cpu}, {cores} cores, load {' '.join(load)}, Python {platform.python_version()}"]
+    return [f"{when}, commit {commit()}, {cpu}, {cores} cores, load {' '.join(load)}, Python {platform.python_version()}"]
 
 
 def _lines(path: str) -> list[str]:
