@@ -44,6 +44,7 @@ from orchard.studies.nest_search import Objective, Pattern
 MOST_OPS = 8
 _BEAM = 100
 _WIDER = (300, 1000, 3000)
+_NEAR = 1.06  # an answer so close to the floor is proven soon
 _LADDER = (1.01, 1.04, 1.15, 1.5, 3.0, float("inf"))
 _ROUNDING = 1e-9
 
@@ -164,21 +165,27 @@ class _Search:
     # -- least of everything -----------------------------------------------------------------------------------------------
     def run(self) -> MappedChain:
         prices = self._prices(compare_time=True)
-        loose = {i: self._beam(i) for i in self.einsums}
-        self.least = {i: self._least_energy(i, loose[i]) for i in self.einsums}
+        loose = {i: self._beam(i, _BEAM) for i in self.einsums}
+        self.least = {i: loose[i].model.energy_floor() for i in self.einsums}
         self.cycles = {i: m.problem.macs * m.part / m.most_lanes[0] / m.mac_rate
                        for i, m in ((i, loose[i].model) for i in self.einsums)}  # fmt: skip
         self.vector = self._vector_least(prices)
         self.moved = self._external_least(prices)
         self.cuts = self._cuts(prices)
-        floor = self._score_floor(prices)
+        self.bound = simple = self._score_floor(prices)
         unfused = self._unfused(loose, prices)
-        proven, bound = False, floor
+        proven = False
         try:
             self._take(self._best_cut(self.cuts, loose, prices, self._worst()), loose)
-            proven, bound = self._prove(floor)
+            for i in self.einsums:
+                self.least[i] = max(self.least[i], self._least_energy(i, loose[i]))
+            self.cuts = self._cuts(prices)
+            self.bound = self._score_floor(prices)
+            self._improve(prices)
+            proven = self._prove()
         except _OutOfTime:
-            bound = min(bound, self._worst())
+            pass
+        bound = min(self.bound if self.all_tiles else simple, self._worst())
         if self.best is None:
             raise self._refusal()
         value, mapping = self.best
@@ -220,11 +227,21 @@ class _Search:
         self.considered += found.considered
         return found
 
-    def _beam(self, index: int) -> OpFronts:
+    def _improve(self, prices: Prices) -> None:
+        """Better answers from wider beams, while the best is far from the floor: what it costs to prove grows steeply with that
+        distance, and a limit on time should find a good answer."""
+        for width in _WIDER:
+            if self._worst() <= self.bound * _NEAR:
+                return
+            self.say(f"looking for better ways to run {self.chain.name}: {width} partial answers at a time")
+            wide = {i: self._beam(i, width) for i in self.einsums}
+            self._take(self._best_cut(self.cuts, wide, prices, self._worst() * (1 - _ROUNDING)), wide)
+
+    def _beam(self, index: int, width: int) -> OpFronts:
         """Good rows soon."""
         objective: Objective = "energy" if self.objective == "edp" else self.objective
         timed = self.objective != "energy"
-        return self._search_op(index, objective, Rest(), float("inf"), compare_time=timed, beam=_BEAM)
+        return self._search_op(index, objective, Rest(), float("inf"), compare_time=timed, beam=width)
 
     def _least_energy(self, index: int, loose: OpFronts) -> float:
         """Exact: the op with all its tensors on the chip already. The better it is known, the less is left to prove."""
@@ -362,18 +379,17 @@ class _Search:
         return None if found is None else found[0]
 
     # -- the proof -----------------------------------------------------------------------------------------------------------
-    def _prove(self, floor: float) -> tuple[bool, float]:
-        """(proven, bound). Without port time first; with it where the answer feels it."""
-        bound = floor
+    def _prove(self) -> bool:
+        """Whether the best is proven; raises `self.bound`. Without port time first, with it where the answer feels it."""
         for compare_time in (False, True):
-            prices = self._prices(compare_time)
-            relaxed = self._climb(bound, prices)
+            relaxed = self._climb(self.bound, self._prices(compare_time))
             if relaxed is None:  # nothing below the best known answer
-                return self.best is not None, self._worst()
-            bound = max(bound, min(relaxed, self._worst()))
+                self.bound = self._worst()
+                return self.best is not None
+            self.bound = max(self.bound, min(relaxed, self._worst()))
             if compare_time or self._worst() <= relaxed * (1 + 1e-7):
-                return True, bound
-        return True, bound
+                return True
+        return True
 
     def _climb(self, floor: float, prices: Prices) -> float | None:
         """Raise the limit until an answer lies below it: the best score under `prices`. None: no answer beats the best known."""
@@ -389,6 +405,7 @@ class _Search:
                 return found[0]
             if limit >= worst:
                 return None
+            self.bound = max(self.bound, limit)
         return None
 
     def _fronts(self, index: int, limit: float, prices: Prices) -> OpFronts:

@@ -15,7 +15,7 @@ stands for every block that its tiles divide, at the block's share of the cost.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import combinations
 from math import lcm
@@ -113,6 +113,11 @@ class OpModel(NestModel):
         paid = [t for bit, t in enumerate(held) if mask >> bit & 1] if stage >= self.fusion_stage else []
         moved = self.rest.own_moved - sum(self.rest.moved.get(t, 0.0) for t in paid)
         return super()._closed_rest(slot, carried) + moved / self.part
+
+    def energy_floor(self) -> float:
+        """Energy that no mapping of the op beats with all its tensors on the chip already; no search."""
+        slot, batch = self.first()
+        return float((batch.carried["energy"] + self._rest(slot, batch.carried))[0]) * self.part
 
     def placed(self, slot: Slot) -> frozenset[str]:
         """Tensors that a finished row loads into the fusion level itself."""
@@ -242,7 +247,8 @@ def op_fronts(
         c = batch.carried
         words = c["words"] if model.compare_time else np.zeros((len(batch), len(model.limits)))
         columns = np.column_stack([c["energy"], c["steps"], c["room"], words])
-        best = _undivided(model.lattice, c["idx"], columns)
+        came = len(columns)
+        best = _undivided(model.lattice, c["idx"], columns, lambda: progress and progress(slot, came, came))  # noqa: B023
         rows.append(
             Rows(model.placed(slot), c["idx"][best], c["energy"][best], c["steps"][best], c["room"][best],
                  c["words"][best], slot, best, model, found)
@@ -256,21 +262,34 @@ def together(parts: list[OpFronts]) -> OpFronts:
     return OpFronts(parts[0].model, sum(part.considered for part in parts), rows)
 
 
-def _undivided(lattice: Lattice, reach: NDArray[np.int16], columns: Floats) -> Ints:
-    """Rows that no other beats in every column with tiles that divide theirs: where the row can stand, the other can."""
+_PIECE = 256  # rows that are compared at once
+_CHAMPIONS = 4000  # kept rows of the least energy that every other row is compared with
+
+
+def _undivided(lattice: Lattice, reach: NDArray[np.int16], columns: Floats, watch: Callable[[], None]) -> Ints:
+    """Rows that none of the champions beats or equals in every column with tiles that divide theirs: where the row can stand,
+    the other can. Of many rows some beaten ones stay: that costs time, never an answer. `watch` may raise to stop."""
     order = np.lexsort(columns.T[::-1])
-    kept: list[int] = []
+    differing = [c for c in range(1, columns.shape[1]) if np.any(columns[:, c] != columns[0, c])]
     tables = [divides(lattice, d) for d in range(len(lattice.dims))]
-    for row in order:
-        if kept:
-            others = np.array(kept)
-            beats = np.all(columns[others] <= columns[row], axis=1)
-            for d, table in enumerate(tables):
-                beats &= table[reach[others, d], reach[row, d]]
-            if beats.any():
-                continue
-        kept.append(int(row))
-    return np.array(kept, dtype=np.int64)
+
+    def beaten(by: Ints, rows: Ints) -> NDArray[np.bool_]:
+        """(by, rows), the first column is sorted already."""
+        found = np.ones((len(by), len(rows)), dtype=bool)
+        for c in differing:
+            found &= columns[by, c][:, None] <= columns[rows, c][None, :]
+        for d, table in enumerate(tables):
+            found &= table[np.ix_(reach[by, d], reach[rows, d])]
+        return found
+
+    kept = np.zeros(0, dtype=np.int64)
+    for start in range(0, len(order), _PIECE):
+        watch()
+        rows = order[start : start + _PIECE]
+        rows = rows[~beaten(kept[:_CHAMPIONS], rows).any(axis=0)]
+        among = np.triu(beaten(rows, rows), 1)  # earlier ones only: of equals the first stays
+        kept = np.concatenate([kept, rows[~among.any(axis=0)]])
+    return kept
 
 
 def divides(lattice: Lattice, d: int) -> NDArray[np.bool_]:

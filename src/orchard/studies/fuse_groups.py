@@ -44,12 +44,13 @@ from orchard.mapping.fused import (
 )  # fmt: skip
 from orchard.mapping.halo import Block, Blocks, least_elements
 from orchard.mapping.problem import Problem
-from orchard.studies.fuse_fronts import OpFronts, Rows, divides
+from orchard.studies.fuse_fronts import OpFronts, OpModel, Rows, divides
 from orchard.studies.nest_search import Objective
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 _TIE = 1e-9
+_PIECE = 4096  # rows that are looked at at once
 
 
 @dataclass(frozen=True)
@@ -294,14 +295,28 @@ class GroupSearch:
             pinned = [t for t in op.tensors if t in self.externals and t not in rows.placed]
             extra = sum(self._pin_floor(t) for t in pinned if t not in charged)
             left = room - sum((self._tile_words(t, i, blocks) for t in pinned), np.zeros(len(tiles)))
-            fits = np.ones((len(rows.energy), len(tiles)), dtype=bool)
-            for position, places in enumerate(at):
-                table = divides(model.lattice, position)[rows.reach[:, position]]
-                fits &= np.any([table[:, place] for place in places], axis=0)
-            fits &= rows.room[:, None] <= left[None, :]
-            energy = np.minimum(energy, np.where(fits, rows.energy[:, None], np.inf).min(axis=0) * times + extra)
-            steps = np.minimum(steps, np.where(fits, rows.steps[:, None], np.inf).min(axis=0) * times)
+            energies, fewest = self._least_of(rows, model, at, left)
+            energy = np.minimum(energy, energies * times + extra)
+            steps = np.minimum(steps, fewest * times)
         return energy, steps / model.mac_rate
+
+    def _least_of(self, rows: Rows, model: OpModel, at: list[list[Ints]], left: Floats) -> tuple[Floats, Floats]:
+        """Least energy and steps of the rows that fit, per vector of shared tiles. Vectors that ask the op for the same tiles and
+        leave it the same room are looked at once: most shared dims are none of the op's."""
+        alike = np.array([*(place for places in at for place in places), left], dtype=np.float64)
+        _, first, back = np.unique(alike, axis=1, return_index=True, return_inverse=True)
+        energy, steps = np.full(len(first), np.inf), np.full(len(first), np.inf)
+        tables = [divides(model.lattice, d) for d in range(len(at))]
+        for start in range(0, len(rows.energy), _PIECE):
+            self.check_time()
+            piece = slice(start, start + _PIECE)
+            fits = rows.room[piece, None] <= left[None, first]
+            for d, places in enumerate(at):
+                table = tables[d][rows.reach[piece, d]]
+                fits &= np.any([table[:, place[first]] for place in places], axis=0)
+            energy = np.minimum(energy, np.where(fits, rows.energy[piece, None], np.inf).min(axis=0, initial=np.inf))
+            steps = np.minimum(steps, np.where(fits, rows.steps[piece, None], np.inf).min(axis=0, initial=np.inf))
+        return energy[back.reshape(-1)], steps[back.reshape(-1)]
 
     def _positions(self, i: int, dim: str, tiles: Ints, blocks: Blocks[Ints]) -> list[Ints]:
         """Which tiles of the op's lattice the vectors of shared tiles ask for along a dim: at first and at later steps."""
