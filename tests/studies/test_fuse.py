@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -132,6 +133,17 @@ def test_the_proof_may_stay_open_and_says_so() -> None:
     mapped = map_chain(parse_chain("attention:h=2,m=512,p=512,e=64"), small_buffer(8192), time_limit_s=0.0)
     assert not mapped.optimal
     assert mapped.bound < mapped.value
+
+
+def test_a_limit_on_time_ends_large_chains_of_convolutions_too() -> None:
+    """Its proof takes half a minute; a limit stops it between pieces of work, with an answer and what nothing can beat."""
+    chain = parse_chain("convs:c=64,k=64x64x256,r=1x3x1,p=56,q=56")
+    started = time.process_time()
+    mapped = map_chain(chain, load_arch("E16"), time_limit_s=0.0)
+    assert time.process_time() - started < 10
+    assert not mapped.optimal
+    assert 505969445543936.0 >= mapped.bound > 0.9 * 478199810235323  # its optimum, proven; the floor of a longer search
+    assert mapped.value <= 6.51e14  # op by op
 
 
 def test_what_does_not_fit_is_refused_with_the_need() -> None:

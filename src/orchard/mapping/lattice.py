@@ -7,6 +7,7 @@ between. `perfect` tiles divide the dim. `imperfect` tiles may be any of the lis
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -132,11 +133,21 @@ def spreads(problem: Problem, fan: FanOut, lattice: Lattice) -> Spread:
     return Spread(found[order], splits)
 
 
+def alike(columns: Sequence[Ints], rows: int) -> Ints:
+    """One number per row, the same where all columns (integers from 0 up) are."""
+    found, most = np.zeros(rows, dtype=np.int64), 1
+    for column in columns:
+        width = int(column.max(initial=0)) + 1
+        if most * width >= 2**62:
+            values, found = np.unique(found, return_inverse=True)
+            found, most = found.reshape(-1), len(values)
+        found, most = found * width + column, most * width
+    return found
+
+
 def _first_of_each(rows: Ints) -> Ints:
     """Positions of the first of equal rows, ascending."""
-    if rows.shape[1] == 0:
-        return np.zeros(min(1, len(rows)), dtype=np.int64)
-    _, first = np.unique(rows, axis=0, return_index=True)
+    _, first = np.unique(alike(list(rows.T), len(rows)), return_index=True)
     return np.sort(first).astype(np.int64)
 
 

@@ -161,6 +161,9 @@ def fronts(
         considered += len(merged)
         bounds = model.lower_bound(slot, merged)
         rows = np.flatnonzero(bounds < limit)
+        if beam is not None and len(rows) > _CROWD * beam:
+            rows = rows[_narrow(bounds[rows], _CROWD * beam, spread=False)]
+            exact = False
         rows = rows[undominated(merged.key[rows], merged.columns[rows])]
         if beam is not None and len(rows) > beam:
             rows = rows[np.argpartition(bounds[rows], beam)[:beam]]

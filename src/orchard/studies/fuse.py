@@ -44,6 +44,7 @@ from orchard.studies.nest_search import Objective, Pattern
 MOST_OPS = 8
 _BEAM = 100
 _WIDER = (300, 1000, 3000)
+_SOON = 2  # ops of a group that is tried first
 _NEAR = 1.06  # an answer so close to the floor is proven soon
 _LADDER = (1.01, 1.04, 1.15, 1.5, 3.0, float("inf"))
 _ROUNDING = 1e-9
@@ -176,6 +177,9 @@ class _Search:
         unfused = self._unfused(loose, prices)
         proven = False
         try:
+            if self.best is None:  # an answer soon, before long groups are tried
+                pairs = [cut for cut in self.cuts if all(last - first < _SOON for first, last in cut.groups)]
+                self._take(self._best_cut(pairs, loose, prices, self._worst()), loose)
             self._take(self._best_cut(self.cuts, loose, prices, self._worst()), loose)
             for i in self.einsums:
                 self.least[i] = max(self.least[i], self._least_energy(i, loose[i]))

@@ -43,6 +43,7 @@ from orchard.mapping.fused import (
     shared_dims,
 )  # fmt: skip
 from orchard.mapping.halo import Block, Blocks, least_elements
+from orchard.mapping.lattice import alike
 from orchard.mapping.problem import Problem
 from orchard.studies.fuse_fronts import OpFronts, OpModel, Rows, divides
 from orchard.studies.nest_search import Objective
@@ -291,20 +292,23 @@ class GroupSearch:
         for d in op.dims:
             times = times * computed.get(d, self.chain.sizes[d]) / model.problem.sizes[d]
         at = [self._positions(i, d, tiles, blocks) for d in model.lattice.dims]
+        asked = alike([place for places in at for place in places], len(tiles))
         for rows in self.allowed[i]:
             pinned = [t for t in op.tensors if t in self.externals and t not in rows.placed]
             extra = sum(self._pin_floor(t) for t in pinned if t not in charged)
             left = room - sum((self._tile_words(t, i, blocks) for t in pinned), np.zeros(len(tiles)))
-            energies, fewest = self._least_of(rows, model, at, left)
+            energies, fewest = self._least_of(rows, model, at, asked, left)
             energy = np.minimum(energy, energies * times + extra)
             steps = np.minimum(steps, fewest * times)
         return energy, steps / model.mac_rate
 
-    def _least_of(self, rows: Rows, model: OpModel, at: list[list[Ints]], left: Floats) -> tuple[Floats, Floats]:
-        """Least energy and steps of the rows that fit, per vector of shared tiles. Vectors that ask the op for the same tiles and
-        leave it the same room are looked at once: most shared dims are none of the op's."""
-        alike = np.array([*(place for places in at for place in places), left], dtype=np.float64)
-        _, first, back = np.unique(alike, axis=1, return_index=True, return_inverse=True)
+    def _least_of(
+        self, rows: Rows, model: OpModel, at: list[list[Ints]], asked: Ints, left: Floats
+    ) -> tuple[Floats, Floats]:
+        """Least energy and steps of the rows that fit, per vector of shared tiles. Vectors that ask the op for the same tiles
+        (`asked` is the same) and leave it the same room are looked at once: most shared dims are none of the op's."""
+        key = alike([asked, np.unique(left, return_inverse=True)[1].reshape(-1)], len(left))
+        _, first, back = np.unique(key, return_index=True, return_inverse=True)
         energy, steps = np.full(len(first), np.inf), np.full(len(first), np.inf)
         tables = [divides(model.lattice, d) for d in range(len(at))]
         for start in range(0, len(rows.energy), _PIECE):
