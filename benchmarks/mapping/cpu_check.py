@@ -1,7 +1,8 @@
 """This machine's CPU as the architecture: do predicted tilings rank like measured ones, and is the traffic what a cache sees?
 
-Twenty tilings of one GEMM, chosen to spread over the predicted cost, are emitted as C, compiled with -O2, and timed (best CPU
-time of several runs). Predicted cycles: MACs plus words at each cache's port. Then the traffic beyond the last simulated level is
+Twenty tilings of one GEMM, chosen to spread over the predicted cost, are emitted as C, compiled with -O2 -march=native, and
+timed (best CPU time of several runs). Predicted: MACs, rows begun and words at each
+cache's port, at what sums of rows cost. Then the traffic beyond the last simulated level is
 compared with valgrind's cachegrind (lines fetched by read and write misses x line size).
 
     python benchmarks/mapping/cpu_check.py --m 960 --k 960 --n 960
@@ -29,8 +30,7 @@ import numpy as np  # noqa: E402
 from record import table, write  # noqa: E402
 from scipy.stats import spearmanr  # noqa: E402
 
-from orchard.cost.mapped import estimate  # noqa: E402
-from orchard.cost.nest import count  # noqa: E402
+from orchard.cost.nest import Counts, count  # noqa: E402
 from orchard.hw.arch import Architecture, Compute, Level  # noqa: E402
 from orchard.ir import parse_einsum  # noqa: E402
 from orchard.mapping import Keep, Loop, Nest, Problem, nest_errors  # noqa: E402
@@ -50,20 +50,93 @@ def cache_sizes() -> dict[int, int]:
     return found or {1: 32 * 1024, 2: 1024**2}
 
 
-def machine(first: int, second: int) -> Architecture:
-    """Memory, two caches, registers, one vector lane. Transfers are added to compute (`single`): a core hides little of them.
+STREAM = r"""
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+#ifdef WRITES
+#define TO row
+#define FROM y
+#else
+#define TO y
+#define FROM row
+#endif
+static double now(void) { struct timespec t; clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t); return t.tv_sec * 1e9 + t.tv_nsec; }
+static float y[N];
+int main(int argc, char **argv) {
+  long rows = atol(argv[1]), rounds = atol(argv[2]); (void)argc;
+  float *x = malloc(rows * N * sizeof(float)); double best = 1e300;
+  for (long i = 0; i < rows * N; i++) x[i] = i % 7;
+  for (int again = 0; again < 7; again++) {
+    double start = now();
+    for (long r = 0; r < rounds; r++)
+      for (long i = 0; i < rows; i++) {
+        const float *row = x + i * N; float a = 1.0f + r;
+        for (int j = 0; j < N; j++) TO[j] += a * FROM[j];
+      }
+    double each = (now() - start) / ((double)rounds * rows * N);
+    if (each < best) best = each;
+  }
+  volatile float sink = y[1]; (void)sink;
+  printf("%.6f\n", best);
+}
+"""
+FLAGS = ("-std=gnu99", "-O2", "-march=native")
 
-    Words per cycle are round figures, not fitted: -O2 uses 128-bit registers, so 4 MACs and 12 words (two loads, one store)
-    from L1; one line of 16 words from L2; a quarter of it from beyond.
-    """
+
+@dataclass(frozen=True)
+class Costs:
+    """ns per MAC with all data in L1, per inner loop begun, per word from L2 to L1 and back, and more per word from and to what is
+    beyond L2. Measured with sums of scaled rows (`STREAM`): one row stays, the others walk a third of L1, half of L2, and
+    four times L2, read, or read and written. No product of matrices is looked at."""
+
+    mac: float
+    row: float
+    near: float
+    near_back: float
+    far: float
+    far_back: float
+
+    def seconds(self, counts: Counts, problem: Problem, rows: float) -> float:
+        """Everything one after the other: a core hides little of its misses, and the figures are differences of sums."""
+        memory, cache = ([counts.traffic[level, t] for t in problem.tensors] for level in ("MEM", "L2"))
+        near = sum(c.reads for c in cache) - memory[-1].writes  # what L2 sends down to L1, not up to memory
+        back = cache[-1].writes - memory[-1].reads
+        ns = self.mac * problem.macs + self.row * rows + self.near * near + self.near_back * back
+        ns += self.far * sum(m.reads for m in memory) + self.far_back * memory[-1].writes
+        return ns * 1e-9
+
+
+def measured(first: int, second: int, folder: Path) -> Costs:
+    def each(length: int, size: int, *flags: str) -> float:
+        source, binary = folder / "stream.c", folder / "stream"
+        source.write_text(STREAM)
+        subprocess.run(["cc", *FLAGS, *flags, f"-DN={length}", str(source), "-o", str(binary)], check=True)
+        rows = max(1, size // (length * WORD))
+        rounds = max(1, 40_000_000 // (rows * length))
+        return float(subprocess.run([str(binary), str(rows), str(rounds)], check=True, capture_output=True, text=True).stdout)
+
+    long, short = 960, 64
+    sizes = (first // 3, second // 2, 4 * second)
+    (near, middle, far), brief = (each(long, size) for size in sizes), each(short, sizes[0])
+    near_back, middle_back, far_back = (each(long, size, "-DWRITES") for size in sizes)
+    row = max(0.0, (brief - near) / (1 / short - 1 / long))
+    down, beyond = max(0.0, middle - near), max(0.0, far - middle)
+    return Costs(near - row / long, row, down, max(0.0, middle_back - near_back - down),
+                 beyond, max(0.0, far_back - middle_back - beyond))  # fmt: skip
+
+
+def machine(first: int, second: int) -> Architecture:
+    """Memory, two caches, registers, one vector lane; only words are counted here."""
+    roles = frozenset("IWO")
     return Architecture(
         name="cpu",
         nodes=(
-            Level(name="MEM", bandwidth=4.0, buffering="single"),
-            Level(name="L2", capacity_words=second // WORD, bandwidth=16.0, buffering="single", may_keep=frozenset("IWO")),
-            Level(name="L1", capacity_words=first // WORD, bandwidth=12.0, buffering="single", may_keep=frozenset("IWO")),
+            Level(name="MEM"),
+            Level(name="L2", capacity_words=second // WORD, may_keep=roles),
+            Level(name="L1", capacity_words=first // WORD, may_keep=roles),
         ),
-        compute=Compute(macs_per_cycle=4.0),
+        compute=Compute(),
         word_bits=32,
     )
 
@@ -72,30 +145,64 @@ def machine(first: int, second: int) -> Architecture:
 class Tiling:
     name: str
     nest: Nest
-    cycles: float
+    seconds: float
     memory_bytes: float
 
 
 def with_marks(loops: tuple[Loop, ...], problem: Problem, arch: Architecture) -> Nest:
-    """The loops with each cache's marks where LRU would keep things: the outermost place whose tiles fit, with room for the tiles
-    that the next loop outwards brings in before the stationary ones are used again."""
-    size = dict(problem.sizes)
-    needs = []
-    for loop in (None, *loops):
-        if loop is not None:
-            size[loop.dim] = loop.tile
-        words = {t: _held_words([size[axis.dims[0]] for axis in problem.access(t)]) for t in problem.tensors}
-        moved = sum(w for t, w in words.items() if loop is not None and loop.dim in problem.dims_of(t))
-        needs.append(sum(words.values()) + moved)
+    """The loops with marks where an LRU cache keeps each tensor: just outside the outermost loop that does not move the tensor
+    and between whose steps no more than the cache holds is touched (`between_uses`). A tensor that no loop reuses so comes anew
+    for every step: its mark stands innermost."""
+    reuse = [
+        {t: between_uses(t, loops, at, problem) for t in problem.tensors if loop.dim not in problem.dims_of(t)}
+        for at, loop in enumerate(loops)
+    ]
+    before: list[list[Keep]] = [[] for _ in range(len(loops) + 1)]
+    for level in arch.levels[1:]:
+        for t in problem.tensors:
+            fits = (at for at, some in enumerate(reuse) if some.get(t, float("inf")) <= (level.capacity_words or 0))
+            before[next(fits, len(loops))].append(Keep(level.name, t))
     nodes: list[Loop | Keep] = []
-    levels = list(arch.levels[1:])
-    for need, loop in zip(needs, (*loops, None)):
-        while levels and need <= (levels[0].capacity_words or 0):  # type: ignore[operator]
-            name = levels.pop(0).name
-            nodes += [Keep(name, t) for t in problem.tensors]
-        if loop is not None:
-            nodes.append(loop)
+    for marks, loop in zip(before, (*loops, None)):
+        nodes += [*marks, *([] if loop is None else [loop])]
     return Nest(tuple(nodes))
+
+
+def between_uses(tensor: str, loops: tuple[Loop, ...], at: int, problem: Problem) -> int:
+    """Words, in whole lines, touched between two uses of a word of `tensor` in neighbouring steps of the loop `at`, which does
+    not move it: what LRU must hold to find the word again.
+
+    The first loop inside that moves `tensor` decides. The word is used at one of its steps; in between lie the later steps of
+    this round and the earlier ones of the next. A tensor that moves along is touched once round, with that step in both; one
+    that stands still there is touched whole in both rounds, which counts twice if the rounds have different tiles. Loops further
+    out that leave `tensor` alone use the word at every step: only their last step of one round and first of the next count.
+    """
+    sizes = dict(problem.sizes)
+    for loop in loops[: at + 1]:
+        sizes[loop.dim] = loop.tile
+    total = 0
+    for other in problem.tensors:
+        dims, part = problem.dims_of(other), dict(sizes)
+        whole = _lines(other, part, problem)
+        row = problem.access(other)[-1].dims[0]
+        near = loops[at].dim == row and loops[at].tile * WORD < LINE  # the next step is mostly on the same line
+        differs = loops[at].dim in dims and not near
+        most = 2 * whole if differs else whole
+        touched = None
+        for loop in () if other == tensor else loops[at + 1 :]:
+            if loop.dim in problem.dims_of(tensor):
+                touched = _lines(other, part, problem) * (2 if differs and loop.dim not in dims else 1)
+                if loop.dim in dims and differs:
+                    touched += _lines(other, {**part, loop.dim: loop.tile}, problem)
+                break
+            if loop.dim in dims and part[loop.dim] != loop.tile:
+                part[loop.dim], differs = loop.tile, True
+        total += min(most, 2 * _lines(other, part, problem) if touched is None else touched) if other != tensor else whole
+    return total
+
+
+def _lines(tensor: str, sizes: dict[str, int], problem: Problem) -> int:
+    return _held_words([sizes[axis.dims[0]] for axis in problem.access(tensor)])
 
 
 def _held_words(shape: list[int]) -> int:
@@ -103,33 +210,38 @@ def _held_words(shape: list[int]) -> int:
     return shape[0] * -(-shape[1] * WORD // LINE) * LINE // WORD
 
 
-def tilings(problem: Problem, arch: Architecture) -> list[Tiling]:
-    """Every order of the block loops x tiles x two orders inside a block; n runs innermost, along the rows of B and C."""
+def tilings(problem: Problem, arch: Architecture, costs: Costs | None = None) -> list[Tiling]:
+    """Every order of the block loops x tiles x two orders inside a block; n runs innermost, along the rows of B and C. Without
+    costs the bytes that cross the outermost port stand for the time."""
     found = []
     sizes = [d for d in (16, 32, 48, 64, 96, 160, 192, 240, 320, 480, 960) if problem.sizes["m"] % d == 0]
     for order, inside in itertools.product(itertools.permutations("mkn"), ("mkn", "kmn")):
         for tm, tk, tn in itertools.product(sizes, repeat=3):
             if tn < problem.sizes["n"] // 8:
-                continue  # short rows cost loop overhead, which no memory model sees
+                continue  # the cost of beginning a row, one figure here, differs with what is around very short ones
             tiles = {"m": tm, "k": tk, "n": tn}
             loops = tuple(Loop(d, tiles[d]) for d in order if tiles[d] < problem.sizes[d])
             nest = with_marks((*loops, *(Loop(d, 1) for d in inside)), problem, arch)
             counts = count(nest, problem, arch)
             traffic = sum(counts.traffic["MEM", t].reads + counts.traffic["MEM", t].writes for t in problem.tensors)
             name = f"{''.join(order)} {tm}x{tk}x{tn} {inside}"
-            found.append(Tiling(name, nest, estimate(counts, problem, arch).latency_cycles, traffic * WORD))
+            seconds = traffic if costs is None else costs.seconds(counts, problem, problem.macs / tn)
+            found.append(Tiling(name, nest, seconds, traffic * WORD))
     nest_errors(found[0].nest, problem, arch)
     return found
 
 
 def spread(every: list[Tiling], wanted: int) -> list[Tiling]:
-    """`wanted` tilings at even steps of the logarithm of the predicted cycles, so that cheap and dear ones are both there."""
-    ranked = sorted(every, key=lambda t: (t.cycles, t.memory_bytes, t.name))
-    cycles = np.log([t.cycles for t in ranked])
-    steps = np.linspace(cycles[0], cycles[-1], wanted)
+    """`wanted` tilings at even steps of the logarithm of the prediction, so that cheap and dear ones are both there. Of those
+    within 2 % of each other, which no prediction tells apart, one stands for all."""
+    apart: dict[int, Tiling] = {}
+    for tiling in sorted(every, key=lambda t: (t.seconds, t.memory_bytes, t.name)):
+        apart.setdefault(int(np.log(tiling.seconds) / 0.02), tiling)
+    ranked = list(apart.values())
+    logs = np.log([t.seconds for t in ranked])
     places: list[int] = []
-    for step in steps:
-        nearest = (i for i in np.argsort(np.abs(cycles - step), kind="stable") if i not in places)
+    for step in np.linspace(logs[0], logs[-1], min(wanted, len(ranked))):
+        nearest = (i for i in np.argsort(np.abs(logs - step), kind="stable") if i not in places)
         places.append(int(next(nearest)))
     return [ranked[i] for i in sorted(places)]
 
@@ -137,20 +249,21 @@ def spread(every: list[Tiling], wanted: int) -> list[Tiling]:
 def build(tiling: Tiling, problem: Problem, arch: Architecture, folder: Path, *flags: str) -> Path:
     source, binary = folder / "nest.c", folder / re.sub(r"\W", "_", tiling.name)
     source.write_text(emit_c(tiling.nest, problem, arch, {}))
-    subprocess.run(["cc", "-std=c99", "-O2", "-DELEM=float", *flags, str(source), "-o", str(binary)], check=True)
+    subprocess.run(["cc", *FLAGS, "-DELEM=float", *flags, str(source), "-o", str(binary)], check=True)
     return binary
 
 
 def best_cpu_seconds(binary: Path, runs: int) -> float:
-    """Least user time of a process that runs the plain nest once, of `runs` processes."""
+    """Least user time of `runs` processes that run the plain nest four times, less that of some that do not, per nest."""
     import resource
 
-    best = float("inf")
+    best = {"0": float("inf"), "4": float("inf")}
     for _ in range(runs):
-        before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
-        subprocess.run([str(binary), "1"], check=True, timeout=120)
-        best = min(best, resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)
-    return best
+        for repeats in best:
+            before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+            subprocess.run([str(binary), repeats], check=True, timeout=120)
+            best[repeats] = min(best[repeats], resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before)
+    return (best["4"] - best["0"]) / 4
 
 
 def cachegrind_bytes(binary: Path, first: int, last: int, ways: int) -> float:
@@ -179,22 +292,29 @@ def main() -> None:
     einsum = parse_einsum("m k, k n -> m n")
     problem = Problem("gemm", einsum, {"m": given.m, "k": given.k, "n": given.n}, ("A", "B", "C"))
     sizes = cache_sizes()
-    arch = machine(sizes[1], sizes.get(2, 1024**2))
+    second = sizes.get(2, 1024**2)
     lines = [f"`python benchmarks/mapping/cpu_check.py {' '.join(sys.argv[1:])}`", ""]
     lines.append(f"Caches from /sys: {', '.join(f'L{k} {v // 1024} KiB' for k, v in sizes.items())}.")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        rows = []
-        for tiling in spread(tilings(problem, arch), given.tilings):
+        costs = measured(sizes[1], second, folder)
+        arch = machine(sizes[1], second)
+        lines.append(f"Measured with sums of scaled rows, in ns: {costs.mac:.4f} per MAC, {costs.row:.2f} per row, per word "
+                     f"from L2 {costs.near:.4f}, to L2 {costs.near_back:.4f}, more per word from beyond {costs.far:.4f}, to beyond "
+                     f"{costs.far_back:.4f}.")  # fmt: skip
+        print(lines[-1], flush=True)
+        rows, pairs = [], []
+        for tiling in spread(tilings(problem, arch, costs), given.tilings):
             if time.monotonic() > stop:
                 break
             seconds = best_cpu_seconds(build(tiling, problem, arch, folder), given.runs)
-            rows.append((tiling.name, f"{tiling.cycles:.4g}", f"{tiling.memory_bytes / 1e6:.2f}", f"{seconds:.3f}"))
+            pairs.append((tiling.seconds, seconds))
+            rows.append((tiling.name, f"{tiling.seconds:.4f}", f"{tiling.memory_bytes / 1e6:.2f}", f"{seconds:.4f}"))
             print(*rows[-1], flush=True)
-        rank = spearmanr([float(r[1]) for r in rows], [float(r[3]) for r in rows]).statistic
-        lines += ["", f"Ranking, {given.m} x {given.k} x {given.n}, float, -O2, best of {given.runs} (user time): "
-                  f"**Spearman {rank:.2f}** over {len(rows)} tilings.", ""]  # fmt: skip
-        lines += table(["blocks, tile, inside", "predicted cycles", "predicted memory MB", "measured s"], rows)
+        rank = spearmanr(*zip(*pairs)).statistic
+        lines += ["", f"Ranking, {given.m} x {given.k} x {given.n}, float, {' '.join(FLAGS[1:])}, best of {given.runs} "
+                  f"(user time): **Spearman {rank:.2f}** over {len(rows)} tilings.", ""]  # fmt: skip
+        lines += table(["blocks, tile, inside", "predicted s", "predicted memory MB", "measured s"], rows)
         if shutil.which("valgrind") is not None:
             lines += traffic_part(given.grind, folder, stop)
     print(write("cpu_check", "This machine's CPU as the architecture", lines))
