@@ -244,10 +244,15 @@ class NestModel:
 
     @cached_property
     def _together(self) -> frozenset[str]:
-        """Tensors that lack a dim which another tensor lacks too, so that both stay put across the same loops. Where no two do,
-        a loop that one tile waits for breaks any other tensor's wait, and one waiting tensor is enough."""
-        lacking = {t: set(self.flow_words.irrelevant[t]) for t in self.problem.tensors}
-        return frozenset(t for t in lacking for u in lacking if t != u and lacking[t] & lacking[u])
+        """Tensors that can wait while another one waits, both for the same loops. Such a loop is over a dim that a tensor lacks, so
+        that its tile stays put, or one that its window slides along: that is worth a wait where nested buffers hold the tensor, so
+        that they share the loop. Where no two tensors have such a dim in common, a loop that one tile waits for breaks any other
+        tensor's wait, and one waiting tensor is enough."""
+        wanted = {t: set(self.flow_words.irrelevant[t]) for t in self.problem.tensors}
+        for t in self.problem.tensors:
+            if sum(t in tensors for tensors in self.held.values()) > 1:
+                wanted[t] |= set(self.flow_words.window_dims[t])
+        return frozenset(t for t in wanted for u in wanted if t != u and wanted[t] & wanted[u])
 
     def _wanted_outside(self, stage: int, tensor: str, unplaced: list[str]) -> list[int]:
         """Dims of a tile about to wait that another tensor placed meanwhile lacks: a loop over them inside the tile is reuse for
