@@ -1,9 +1,8 @@
 """This machine's CPU as the architecture: do predicted tilings rank like measured ones, and is the traffic what a cache sees?
 
 Twenty tilings of one GEMM, chosen to spread over the predicted cost, are emitted as C, compiled with -O2 -march=native, and
-timed (best CPU time of several runs). Predicted: MACs, rows begun and words at each
-cache's port, at what sums of rows cost. Then the traffic beyond the last simulated level is
-compared with valgrind's cachegrind (lines fetched by read and write misses x line size).
+timed (best CPU time of several runs). Predicted: MACs, rows begun and words at each cache's port, at what sums of rows cost.
+Then the traffic beyond the last simulated level is compared with valgrind's cachegrind (lines fetched by misses x line size).
 
     python benchmarks/mapping/cpu_check.py --m 960 --k 960 --n 960
 
@@ -86,8 +85,8 @@ FLAGS = ("-std=gnu99", "-O2", "-march=native")
 
 @dataclass(frozen=True)
 class Costs:
-    """ns per MAC with all data in L1, per inner loop begun, per word from L2 to L1 and back, and more per word from and to what is
-    beyond L2. Measured with sums of scaled rows (`STREAM`): one row stays, the others walk a third of L1, half of L2, and
+    """ns per MAC with all data in L1, per inner loop begun, per word from L2 to L1 and back, and more per word from and to memory
+    beyond. Measured with sums of scaled rows (`STREAM`): one row stays, the others walk a third of L1, half of L2, and
     four times L2, read, or read and written. No product of matrices is looked at."""
 
     mac: float
@@ -300,8 +299,8 @@ def main() -> None:
         costs = measured(sizes[1], second, folder)
         arch = machine(sizes[1], second)
         lines.append(f"Measured with sums of scaled rows, in ns: {costs.mac:.4f} per MAC, {costs.row:.2f} per row, per word "
-                     f"from L2 {costs.near:.4f}, to L2 {costs.near_back:.4f}, more per word from beyond {costs.far:.4f}, to beyond "
-                     f"{costs.far_back:.4f}.")  # fmt: skip
+                     f"from L2 {costs.near:.4f}, to L2 {costs.near_back:.4f}, more per word from beyond {costs.far:.4f}, "
+                     f"to beyond {costs.far_back:.4f}.")  # fmt: skip
         print(lines[-1], flush=True)
         rows, pairs = [], []
         for tiling in spread(tilings(problem, arch, costs), given.tilings):
