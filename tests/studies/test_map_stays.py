@@ -64,7 +64,8 @@ CASES = {
     "a window slides in nested buffers along a loop that another tile stays put across": (
         "(p) (q+s), s -> p q", {"p": 3, "q": 2, "s": 3},
         machine(level("G", "IWO", 6, 1, 0), level("M", "O", 2, 20, 5), level("R", "I", 5, 20, 0)),
-        (Loop("p", 1), Loop("s", 1), Keep("G", "A"), Keep("G", "B"), Keep("G", "O"), Keep("M", "O"), Keep("R", "A"), Loop("q", 1)),
+        (Loop("p", 1), Loop("s", 1), Keep("G", "A"), Keep("G", "B"), Keep("G", "O"), Keep("M", "O"), Keep("R", "A"),
+         Loop("q", 1)),
     ),
 }  # fmt: skip
 

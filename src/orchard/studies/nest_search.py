@@ -244,10 +244,10 @@ class NestModel:
 
     @cached_property
     def _together(self) -> frozenset[str]:
-        """Tensors that can wait while another one waits, both for the same loops. Such a loop is over a dim that a tensor lacks, so
-        that its tile stays put, or one that its window slides along: that is worth a wait where nested buffers hold the tensor, so
-        that they share the loop. Where no two tensors have such a dim in common, a loop that one tile waits for breaks any other
-        tensor's wait, and one waiting tensor is enough."""
+        """Tensors that can wait while another one waits, both for the same loops. Such a loop is over a dim that a tensor lacks,
+        so that its tile stays put, or one that its window slides along: that is worth a wait where nested buffers hold the
+        tensor, so that they share the loop. Where no two tensors have such a dim in common, a loop that one tile waits for breaks
+        any other tensor's wait, and one waiting tensor is enough."""
         wanted = {t: set(self.flow_words.irrelevant[t]) for t in self.problem.tensors}
         for t in self.problem.tensors:
             if sum(t in tensors for tensors in self.held.values()) > 1:
