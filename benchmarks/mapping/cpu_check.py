@@ -70,7 +70,7 @@ int main(int argc, char **argv) {
     double start = now();
     for (long r = 0; r < rounds; r++)
       for (long i = 0; i < rows; i++) {
-        const float *row = x + i * N; float a = 1.0f + r;
+        float *row = x + i * N; float a = 1.0f + r;
         for (int j = 0; j < N; j++) TO[j] += a * FROM[j];
       }
     double each = (now() - start) / ((double)rounds * rows * N);
