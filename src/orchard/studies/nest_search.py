@@ -254,6 +254,12 @@ class NestModel:
                 wanted[t] |= set(self.flow_words.window_dims[t])
         return frozenset(t for t in wanted for u in wanted if t != u and wanted[t] & wanted[u])
 
+    def _held_up(self, stage: int, waiting: int) -> bool:
+        """Whether a tile of an inner level waits on for a fan-out further out, though its loops may be done: its dims cannot be
+        raised inside a tile that is placed here, so reuse along them must come from outside, for which that tile waits, too."""
+        flows = (self.flows[i] for i in _bits(waiting))
+        return any(self.depth[f.child or ""] < stage and any(x >= stage for x in self._fans_between(f)) for f in flows)
+
     def _wanted_outside(self, stage: int, tensor: str, unplaced: list[str]) -> list[int]:
         """Dims of a tile about to wait that another tensor placed meanwhile lacks: a loop over them inside the tile is reuse for
         that tensor, and once the tile waits it is too late for it."""
@@ -812,7 +818,8 @@ class NestModel:
             origin, idx = self._raise(stage, level, unplaced, batch, halo, free, outermost, forced, frozen)
             yield from self._placed((stage, new_mask, waiting), flow, batch, level, origin, idx)
             alone = complete and waiting < 0 and not outermost
-            if (alone or (tensor in self._together and not self._nothing_outside(stage))) and self._may_wait(stage):
+            joining = (tensor in self._together or self._held_up(stage, waiting)) and not self._nothing_outside(stage)
+            if (alone or joining) and self._may_wait(stage):
                 wanted = [d for d in self._wanted_outside(stage, tensor, unplaced) if d not in frozen and d not in forced]
                 raised = sorted({*halo, *wanted})
                 origin, idx = self._raise(
