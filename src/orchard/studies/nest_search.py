@@ -244,15 +244,30 @@ class NestModel:
 
     @cached_property
     def _together(self) -> frozenset[str]:
-        """Tensors that can wait while another one waits, both for the same loops. Such a loop is over a dim that a tensor lacks,
-        so that its tile stays put, or one that its window slides along: that is worth a wait where nested buffers hold the
-        tensor, so that they share the loop. Where no two tensors have such a dim in common, a loop that one tile waits for breaks
-        any other tensor's wait, and one waiting tensor is enough."""
-        wanted = {t: set(self.flow_words.irrelevant[t]) for t in self.problem.tensors}
-        for t in self.problem.tensors:
-            if sum(t in tensors for tensors in self.held.values()) > 1:
-                wanted[t] |= set(self.flow_words.window_dims[t])
-        return frozenset(t for t in wanted for u in wanted if t != u and wanted[t] & wanted[u])
+        """Tensors that lack a dim which another tensor lacks too, so that both stay put across the same loops. Where no two do,
+        a loop that one tile waits for breaks any other tensor's wait, and one waiting tensor is enough; but see `_slide_along`
+        and `_held_up`."""
+        lacking = {t: set(self.flow_words.irrelevant[t]) for t in self.problem.tensors}
+        return frozenset(t for t in lacking for u in lacking if t != u and lacking[t] & lacking[u])
+
+    @cached_property
+    def _nested(self) -> frozenset[str]:
+        """Tensors whose windows can slide in several buffers along one loop."""
+        held = list(self.held.values())
+        return frozenset(t for t in self.problem.tensors if self.flow_words.windows[t] and sum(t in h for h in held) > 1)
+
+    def _slide_along(self, tensor: str, waiting: set[str], idx: NDArray[np.int16]) -> NDArray[np.bool_]:
+        """Rows where a window in nested buffers can slide along a loop that another waiting tile stays put across, `tensor`
+        being one of the two. Steps of a loop share words of a window only if another of its dims has more than one index."""
+        found, tiles = np.zeros(len(idx), dtype=bool), self.lattice.values(idx)
+        pairs = [(tensor, other) for other in waiting] + [(other, tensor) for other in waiting]
+        for slides, stays in ((x, y) for x, y in pairs if x in self._nested):
+            for _, at in self.flow_words.windows[slides]:
+                dims = [d for d in at if d is not None]
+                for d in dims:
+                    if (set(dims) - {d}) & set(self.flow_words.irrelevant[stays]):
+                        found |= tiles[:, d] > 1
+        return found
 
     def _held_up(self, stage: int, waiting: int) -> bool:
         """Whether a tile of an inner level waits on for a fan-out further out, though its loops may be done: its dims cannot be
@@ -818,13 +833,17 @@ class NestModel:
             origin, idx = self._raise(stage, level, unplaced, batch, halo, free, outermost, forced, frozen)
             yield from self._placed((stage, new_mask, waiting), flow, batch, level, origin, idx)
             alone = complete and waiting < 0 and not outermost
-            joining = (tensor in self._together or self._held_up(stage, waiting)) and not self._nothing_outside(stage)
-            if (alone or joining) and self._may_wait(stage):
+            free_to = alone or tensor in self._together or self._held_up(stage, waiting)
+            joining = free_to or tensor in self._nested or bool(waits_already & self._nested)
+            if (alone or (joining and not self._nothing_outside(stage))) and self._may_wait(stage):
                 wanted = [d for d in self._wanted_outside(stage, tensor, unplaced) if d not in frozen and d not in forced]
                 raised = sorted({*halo, *wanted})
                 origin, idx = self._raise(
                     stage, level, unplaced, batch, raised, free if ordered else [], False, forced, frozen
                 )
+                if not free_to:
+                    rows = self._slide_along(tensor, waits_already, idx)
+                    origin, idx = origin[rows], idx[rows]
                 yield self._left_waiting(stage, new_mask, *together, origin, idx)
         if waiting >= 0:
             yield from self._close(slot, batch, level, waiting, mask)
