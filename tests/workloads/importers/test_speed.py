@@ -1,23 +1,15 @@
 """Guards with a margin of three over what benchmarks/importers/speed.py measures, in processor seconds."""
 
-import importlib.util
 import time
-from pathlib import Path
 
 import pytest
 
 pytest.importorskip("onnx")
-BENCHMARK = Path(__file__).parents[3] / "benchmarks" / "importers" / "speed.py"
 
 
 @pytest.fixture(scope="module")
-def speed():
-    if not BENCHMARK.is_file():
-        pytest.skip("benchmarks are not here")
-    spec = importlib.util.spec_from_file_location("speed", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def speed(benchmark_module):
+    return benchmark_module("speed")
 
 
 @pytest.fixture(scope="module")
