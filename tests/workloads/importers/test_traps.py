@@ -87,6 +87,8 @@ def test_mlx_weights_that_were_never_evaluated(tmp_path):
     mx.eval(weight)
     mx.export_function(str(path), lambda x: x @ weight, mx.zeros((2, 8)))
     assert import_model(path).warnings == ()
+    with pytest.raises(ImportError_, match="axis 0 is 2 in the model, got 5"):
+        import_model(path, {"input_0": (5, 8)})
 
 
 def test_mlx_kernels_that_the_cpu_trace_expands(tmp_path):
@@ -100,3 +102,29 @@ def test_mlx_kernels_that_the_cpu_trace_expands(tmp_path):
     mx.export_function(str(path), attend, mx.zeros((1, 6, 8)))
     kinds = [op.kind for op in import_model(path).graph.ops if op.kind != "view"]
     assert kinds == ["norm", "einsum", "softmax", "einsum"]
+
+
+LIBRARIES = [
+    ("mlx", "core.py", "m.mlxfn", "libmlx.so: cannot open shared object file"),  # `pip install mlx` alone, on Linux
+    ("coreai", "authoring.py", "m.aimodel", "version `GLIBC_2.34' not found"),
+]
+
+
+@pytest.mark.parametrize(("library", "module", "file", "why"), LIBRARIES)
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_library_that_is_missing_or_does_not_load(tmp_path, monkeypatch, library, module, file, why, missing):
+    """The reader runs in a process of its own, whose end must not read as a damaged file."""
+    (tmp_path / library).mkdir()
+    error = f"ModuleNotFoundError('none', name={library!r})" if missing else f"ImportError({why!r})"
+    (tmp_path / library / "__init__.py").write_text(f"raise {error}" if missing else "")
+    (tmp_path / library / module).write_text(f"raise {error}")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    model = tmp_path / file
+    if file.endswith("aimodel"):
+        model.mkdir()
+        (model / "main.mlirb").write_bytes(b"ML")
+    else:
+        model.write_bytes(b"x")
+    how = "" if missing else ", which is there but does not load .*"
+    with pytest.raises(ImportError_, match=rf"{file}: reading it needs {library}{how}.*orchard\[{library}\]"):
+        import_model(model)

@@ -6,18 +6,17 @@ Uses what coreai-core keeps private (`program._module._mlir_module`); the tests 
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 from orchard.workloads.importers.errors import need
-from orchard.workloads.importers.isolated import reply
+from orchard.workloads.importers.isolated import answer, reply
 
 SMALL = 64
 
 
 def main(folder: str) -> None:
-    asset = need("coreai.authoring.asset", "coreai", folder)
+    asset = need("coreai.authoring.asset", "coreai", "reading it")
     try:
         program = asset.AIModelAsset.load(Path(folder)).program
     except Exception as error:
@@ -87,4 +86,4 @@ def _small(attribute: Any) -> list[Any] | None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    answer(main)

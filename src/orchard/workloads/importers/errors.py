@@ -43,13 +43,18 @@ class MissingExtra(ImportError_):
 
 
 def need(module: str, extra: str, what: str) -> ModuleType:
-    """Import `module` where it is used. Raises MissingExtra that names the extra."""
+    """Import `module` where it is used. Raises MissingExtra that names the extra, also where the module does not load."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or not module.startswith(error.name.split(".")[0]):
             raise
         raise MissingExtra(f"{what} needs {module.split('.')[0]}: pip install 'orchard[{extra}]'") from None
+    except ImportError as error:  # its own shared library is missing (mlx without mlx-cpu on Linux) or needs a newer system
+        raise MissingExtra(
+            f"{what} needs {module.split('.')[0]}, which is there but does not load ({str(error).strip()[:200]}): "
+            f"pip install 'orchard[{extra}]'"
+        ) from None
 
 
 def torchvision_clash(where: str, error: BaseException) -> ImportError_ | None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from orchard.workloads.importers.errors import ImportError_
@@ -39,6 +40,14 @@ def run_isolated(module: str, where: str, *arguments: str) -> Any:
     if done.returncode != 0 or result is None:
         raise ImportError_(f"{where}: damaged or not of this format (its reader ended with {done.returncode})")
     return result
+
+
+def answer(main: Callable[[str], None]) -> None:
+    """Run an isolated parser on the file of the command line; an error of ours is its answer."""
+    try:
+        main(sys.argv[1])
+    except ImportError_ as error:
+        reply({"error": str(error)})
 
 
 def reply(result: Any) -> None:

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from orchard.ir import Size, product
 from orchard.workloads.importers.canonical import finish
 from orchard.workloads.importers.errors import ImportError_, need
+from orchard.workloads.importers.inputs import bind_inputs
 from orchard.workloads.importers.isolated import run_isolated
 from orchard.workloads.importers.lowering import Imported, Lowering, Value, array, is_float
 from orchard.workloads.importers.weights import WeightCount, stored_bytes
@@ -51,10 +53,10 @@ def import_mlxfn(
     path: str | Path, *, inputs: Mapping[str, Any] | None = None, assume_elementwise: Collection[str] = ()
 ) -> Imported:
     """An `.mlxfn` file; its shapes are fixed when it is exported."""
-    need("mlx.core", "mlx", f"{path}")
     path = Path(path)
     records = run_isolated("orchard.workloads.importers.mlx_child", str(path), str(path))
-    return _lower(records, path.stem, str(path), list(inputs or {}), assume_elementwise)
+    imported = _lower(records, path.stem, str(path), [], assume_elementwise)
+    return replace(imported, graph=bind_inputs(imported.graph, inputs or {}))  # shapes it does not have are an error
 
 
 def _argument(mx: Any, key: str, given: Any) -> Any:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 from typing import Any
 
 from orchard.workloads.importers.errors import need
-from orchard.workloads.importers.isolated import reply
+from orchard.workloads.importers.isolated import answer, reply
 from orchard.workloads.importers.mlx import jsonable, trace
 
 _SIGNATURE = re.compile(r"^\s+(\S+): \(([\d,]*)\) (\w+)$", re.M)
 
 
 def main(path: str) -> None:
-    mx = need("mlx.core", "mlx", path)
+    mx = need("mlx.core", "mlx", "reading it")
 
     try:
         function = mx.import_function(path)
@@ -33,4 +32,4 @@ def main(path: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    answer(main)
