@@ -5,6 +5,7 @@ import sys
 import pytest
 
 import orchard
+from orchard.ir.count import macs
 from orchard.studies.errors import StudyError
 
 torch = pytest.importorskip("torch")
@@ -43,6 +44,20 @@ def test_a_transformers_model_needs_no_inputs():
         model = transformers.BertModel(config)
     found = orchard.predict(model, "m4")
     assert found.model.params == sum(p.numel() for p in model.parameters())
+
+
+def test_an_encoder_and_decoder_of_transformers_needs_no_inputs():
+    """Whisper takes a window of features and one token: the second convolution has stride 2 over 2 x 50 frames."""
+    transformers = pytest.importorskip("transformers")
+    sizes = {f"{part}_{what}": n for part in ("encoder", "decoder") for what, n in
+             (("layers", 1), ("attention_heads", 2), ("ffn_dim", 32))}  # fmt: skip
+    config = transformers.WhisperConfig(d_model=16, vocab_size=100, max_source_positions=50, num_mel_bins=8,
+                                        pad_token_id=0, decoder_start_token_id=1, **sizes)  # fmt: skip
+    with torch.device("meta"):
+        model = transformers.WhisperModel(config)
+    graph = orchard.predict(model, "m4").model.base
+    assert [t.shape for t in graph.tensors.values() if t.role == "input"] == [(1, 8, 100), (1, 1)]
+    assert macs(graph) > 3 * 100 * 16 * 8 + 3 * 50 * 16 * 16
 
 
 def test_a_function_by_name_returns_module_and_inputs(monkeypatch, tmp_path):

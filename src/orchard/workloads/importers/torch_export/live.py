@@ -111,7 +111,8 @@ def _export_error(label: str, error: Exception) -> ImportError_:
 
 
 def _default_inputs(module: Any) -> Iterator[tuple[str, Any]]:
-    """What a transformers model documents as dummy inputs: ids, pixels or audio features, by its config."""
+    """For a transformers model, by its config: 128 ids, a picture, a second of audio or a window of features; one token for
+    a decoder."""
     config = getattr(module, "config", None)
     main = getattr(module, "main_input_name", None)
     if config is None or main is None:
@@ -123,6 +124,12 @@ def _default_inputs(module: Any) -> Iterator[tuple[str, Any]]:
         size = getattr(vision, "image_size", 224)
         height, width = (size, size) if isinstance(size, int) else tuple(size)
         yield "pixel_values", (1, getattr(vision, "num_channels", 3), height, width)
+    elif main == "input_values":
+        yield "input_values", (1, 16000)
+    elif main == "input_features" and hasattr(config, "max_source_positions"):
+        yield "input_features", (1, config.num_mel_bins, 2 * config.max_source_positions)
+    if getattr(config, "is_encoder_decoder", False) and "decoder_input_ids" in inspect.signature(module.forward).parameters:
+        yield "decoder_input_ids", (1, 1)
 
 
 def _example_inputs(
