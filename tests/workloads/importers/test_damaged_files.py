@@ -224,3 +224,51 @@ def test_letters_without_operand_and_factors_that_are_no_numbers(tmp_path, chang
     path.write_bytes(raw.replace(*change))
     with pytest.raises(OrchardError, match=r"letters that no operand has|a resize by"):
         import_model(path)
+
+
+@pytest.mark.parametrize("layer", ["convolution", "pooling"])
+def test_a_stride_of_zero_in_the_old_format(coremltools, tmp_path, layer):
+    import numpy as np
+    from coremltools.models import datatypes
+    from coremltools.models.neural_network import NeuralNetworkBuilder
+
+    builder = NeuralNetworkBuilder([("x", datatypes.Array(1, 3, 8, 8))], [("y", None)], disable_rank5_shape_mapping=True)
+    if layer == "convolution":
+        kernel = np.ones((3, 3, 3, 8))
+        builder.add_convolution("c", 3, 8, 3, 3, 2, 2, "same", 1, kernel, None, False, input_name="x", output_name="y")
+    else:
+        builder.add_pooling("c", 2, 2, 2, 2, "MAX", "SAME", "x", "y")
+    getattr(builder.spec.neuralNetwork.layers[0], layer).stride[0] = 0
+    path = tmp_path / "m.mlmodel"
+    path.write_bytes(builder.spec.SerializeToString())
+    with pytest.raises(OrchardError, match="stride"):
+        import_model(path)
+
+
+def test_an_operation_without_a_result(coremltools, program_bytes, tmp_path):
+    from coremltools.proto import Model_pb2
+
+    spec = Model_pb2.Model.FromString(program_bytes)
+    (function,) = spec.mlProgram.functions.values()
+    (block,) = function.block_specializations.values()
+    del block.operations[0].outputs[:]
+    path = tmp_path / "m.mlmodel"
+    path.write_bytes(spec.SerializeToString())
+    with pytest.raises(OrchardError, match="an operation without a result"):
+        import_model(path)
+
+
+def test_a_stride_of_zero_in_an_ml_program(coremltools, program_bytes, tmp_path):
+    from coremltools.proto import Model_pb2
+
+    spec = Model_pb2.Model.FromString(program_bytes)
+    (function,) = spec.mlProgram.functions.values()
+    (block,) = function.block_specializations.values()
+    strides = [o for o in block.operations if o.type == "const" and o.outputs[0].name.endswith("strides_0")]
+    for operation in strides:
+        operation.attributes["val"].immediateValue.tensor.ints.values[0] = 0
+    assert strides
+    path = tmp_path / "m.mlmodel"
+    path.write_bytes(spec.SerializeToString())
+    with pytest.raises(OrchardError, match="stride"):
+        import_model(path)

@@ -46,7 +46,7 @@ def _window(
             span = (tap - 1) * di + 1
             total = (
                 max((-(-size // st) - 1) * st + span - size, 0)
-                if isinstance(size, int) and isinstance(span, int)
+                if isinstance(size, int) and isinstance(span, int) and st > 0  # what is below 1, the convolution refuses
                 else 0
             )
             pads.append((total // 2, total - total // 2))

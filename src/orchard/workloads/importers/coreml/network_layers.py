@@ -33,6 +33,8 @@ def _pads(params: Message, x: Value, taps: Sequence[int], stride: Sequence[int],
 
 
 def _same(size: Size, tap: int, stride: int, dilation: int) -> tuple[int, int]:
+    if stride < 1:
+        return 0, 0  # the convolution or pool itself refuses it
     span = (tap - 1) * dilation + 1
     total = max((-(-size // stride) - 1) * stride + span - size, 0) if isinstance(size, int) else max(span - stride, 0)
     return total // 2, total - total // 2

@@ -166,6 +166,8 @@ class Program:
 
     def _operation(self, operation: Message) -> None:
         with self.low.within("", self._label(operation)):
+            if not operation.outputs:
+                raise self.low.fail("an operation without a result")
             if operation.type == "const":
                 self.env[operation.outputs[0].name] = self._constant(operation)
                 return
@@ -173,7 +175,7 @@ class Program:
             for key, value in operation.attributes.items():
                 if key not in ("name",) and key not in operands:
                     operands[key] = self._literal(
-                        value, f"{operation.outputs[0].name}_{key}" if operation.outputs else key
+                        value, f"{operation.outputs[0].name}_{key}"
                     )
             op = Op(operation.type, operands, operation.outputs)
             handler = RULES.get(operation.type)
