@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from orchard.units import OrchardError
 from orchard.workloads.importers import import_model
+from orchard.workloads.importers.protowire import decode
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 MOST_MEMORY_KB = 300 * 1024
@@ -256,6 +257,13 @@ def test_an_operation_without_a_result(coremltools, program_bytes, tmp_path):
     path.write_bytes(spec.SerializeToString())
     with pytest.raises(OrchardError, match="an operation without a result"):
         import_model(path)
+
+
+def test_an_entry_of_a_map_without_its_value():
+    """Field 1 is an entry of three bytes that has a key (field 1, one letter) and no value: an empty message by the format."""
+    schema = {1: ("blocks", ("map", {1: ("name", "str"), 2: ("operations", ["str"])}))}
+    found = decode(memoryview(b"\x0a\x03\x0a\x01a"), schema, "x")
+    assert (found.blocks["a"].name, found.blocks["a"].operations) == ("", [])
 
 
 def test_a_stride_of_zero_in_an_ml_program(coremltools, program_bytes, tmp_path):

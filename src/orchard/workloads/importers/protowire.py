@@ -192,7 +192,10 @@ class _Reader:
                 target.append(self._one(inner, name, at, end, depth))
         elif isinstance(kind, tuple):
             entry = self.message(at, end, _entry_schema(kind[1]), depth + 1)
-            fields.setdefault(name, {})[entry.key] = entry.value
+            value = entry.value
+            if value is None:  # a map holds an empty message where the entry has none
+                value = Message(_compiled(kind[1]))
+            fields.setdefault(name, {})[entry.key] = value
         else:
             fields[name] = self._one(kind, name, at, end, depth)
 
