@@ -154,8 +154,6 @@ CAUSES = {
     "repvit": "Core AI folds the batch norm of a skip branch into the convolution before it, which it then runs twice",
     "lstm": "Core AI writes the steps out one by one, and each reads the weights again",
     "gru": "as for the LSTM; coremltools makes a while_loop of it, which has no one graph",
-    "swiftformer": "open on our side: the transpose around the additive attention folds away in Core AI's form only; the "
-    "published size is within 2 %",
 }
 """Why a route differs, printed beneath it."""
 ROWS = {"lstm": 4, "gru": 3}

@@ -149,8 +149,6 @@ DIFFERS = {
     ("detr-r50", "coreml"): "the first decoder layer attends to constants (zeros plus stored positions), and coremltools "
     "computes that while it converts: five products of 100 x 256 x 256 and two of 8 x 100 x 100 x 32, 37,888,000 in all, "
     "are not in its program",
-    ("sam-vit-b-image", "coreai"): "open on our side: Core AI drops an axis of size 1 between the bias of relative positions and "
-    "the softmax, and the sum then stays an op of its own",
 }  # fmt: skip
 """Routes whose products or bytes (more than 2 %) are not those of the torch.export route, and what the converter did; bold in
 networks.md."""

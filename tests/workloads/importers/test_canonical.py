@@ -119,6 +119,20 @@ def test_a_bias_of_relative_positions_belongs_to_the_softmax():
     assert "elementwise.mul" not in found
 
 
+def test_the_bias_also_where_an_axis_of_one_goes_before_the_softmax():
+    """As Core AI's converter writes SAM."""
+
+    def wide(x, bias):
+        scores = x.unsqueeze(0) @ x.transpose(1, 2).unsqueeze(0)
+        return (scores * 0.5 + bias[None]).squeeze(0).softmax(-1) @ x
+
+    graph = import_model(Function(wide, (2, 6, 6)), {"x": (2, 6, 8)}).graph
+    assert [op.kind for op in graph.ops if op.kind != "view"] == ["einsum", "softmax", "einsum"]
+    (softmax,) = [op for op in graph.ops if op.kind == "softmax"]
+    assert softmax.attrs["scale"] == 0.5
+    assert [t.shape for t in graph.inputs_of(softmax)] == [(2, 6, 6), (2, 6, 6)]
+
+
 def test_a_spread_table_is_a_constant_and_a_lookup_is_none():
     def positions(places):
         return lambda x, table: x + table[places].reshape(x.shape)

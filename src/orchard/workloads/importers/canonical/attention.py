@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchard.ir import Role
-from orchard.workloads.importers.canonical.net import Net
+from orchard.workloads.importers.canonical.net import Net, low_reshape
 from orchard.workloads.importers.lowering import Node, Value
 
 
@@ -117,6 +117,10 @@ def fold_attention(net: Net) -> None:
         looked = scores.inputs[0].producer if scores is not None and scores.kind == "view" else scores
         if looked is None or looked.kind != "einsum":
             continue
+        shape = node.inputs[0].shape
+        if value.shape != shape:  # axes of size 1 came or went in between
+            value = low_reshape(net, value, shape, node.scope)
+            masks = [low_reshape(net, m, m.shape[max(m.ndim - len(shape), 0) :], node.scope) for m in masks]
         node.inputs = [value, *masks]
         for index in (0, 1):
             scale *= _take_scale(net, looked, index)
@@ -138,7 +142,11 @@ def _users_through_views(net: Net, value: Value) -> list[Node]:
 def _peel(net: Net, value: Value) -> tuple[Value, float, Value | None] | None:
     """One step from the softmax towards the scores: (value before, factor, mask)."""
     node = value.producer
-    if node is None or net.is_output(value) or len(net.users(value)) != 1 or node.kind not in ("elementwise", "move"):
+    if node is None or net.is_output(value) or len(net.users(value)) != 1:
+        return None
+    if node.kind == "view" and _peels_ones(net, node):
+        return node.inputs[0], 1.0, None
+    if node.kind not in ("elementwise", "move"):
         return None
     if node.is_("move", "cast"):
         return node.inputs[0], 1.0, None
@@ -156,6 +164,16 @@ def _peel(net: Net, value: Value) -> tuple[Value, float, Value | None] | None:
             others = [v for v in tensors if v is not full[0]]
             return full[0], 1.0, others[0] if others else None
     return None
+
+
+def _peels_ones(net: Net, view: Node) -> bool:
+    """Whether a view that only drops or adds leading axes of 1 stands after an op that `_peel` takes."""
+    before, after = view.inputs[0].shape, view.out.shape
+    short, long = sorted((before, after), key=len)
+    leads = long[: len(long) - len(short)]
+    made = view.inputs[0].producer
+    same = long[len(leads) :] == short and all(s == 1 for s in leads)
+    return same and made is not None and made.kind == "elementwise" and _peel(net, view.inputs[0]) is not None
 
 
 def _has_scores(value: Value) -> bool:

@@ -52,7 +52,6 @@ def unmerge_einsums(net: Net) -> None:
     before: %t = transpose %x; %v = view %t [h, b*w, c]; einsum %v, %y: "h m c, h k c -> h m k"
     after:  einsum %t, %y: "h m0 m1 c, h k c -> h m0 m1 k", and a view of its result
     """
-    _squeeze_transposes(net)
     for node in list(net.nodes):
         if node.kind == "einsum":
             for index in range(len(parse_einsum(str(node.attrs["spec"])).inputs)):
@@ -60,7 +59,7 @@ def unmerge_einsums(net: Net) -> None:
     merge_views(net)
 
 
-def _squeeze_transposes(net: Net) -> None:
+def squeeze_transposes(net: Net) -> None:
     """Axes of size 1 leave a transpose that no Einsum reads, so that the views around it only split or merge."""
     for node in list(net.nodes):
         if not node.is_("move", "transpose") or net.is_output(node.out):
@@ -89,7 +88,7 @@ def _unmerge(net: Net, node: Node, index: int) -> None:
     if view is None or before is None or not before.is_("move", "transpose") or net.is_output(view.out):
         return
     groups = axis_groups(before.out.shape, view.out.shape)
-    if net.only_user(view.out) is not node or groups is None or any(len(right) != 1 for _, right in groups):
+    if any(u.kind != "einsum" for u in net.users(view.out)) or groups is None or any(len(right) != 1 for _, right in groups):
         return
     spec = parse_einsum(str(node.attrs["spec"]))
     others = [a for i, access in enumerate(spec.inputs) if i != index for axis in access for a in axis.dims]

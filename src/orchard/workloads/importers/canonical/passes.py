@@ -20,7 +20,7 @@ from orchard.workloads.importers.canonical.folding import (
     recognise_batchnorm,
 )
 from orchard.workloads.importers.canonical.heads import fold_repeated_heads
-from orchard.workloads.importers.canonical.layouts import agree_layouts, unmerge_einsums
+from orchard.workloads.importers.canonical.layouts import agree_layouts, squeeze_transposes, unmerge_einsums
 from orchard.workloads.importers.canonical.moves import recognise_rolls
 from orchard.workloads.importers.canonical.net import Net, merge_views
 from orchard.workloads.importers.canonical.transposes import fold_transposes
@@ -37,8 +37,8 @@ def finish(low: Lowering, outputs: Sequence[Value]) -> Graph:
         drop_identities, fold_constants, recognise, recognise_l2, recognise_rolls, recognise_batchnorm, drop_nan_guards,
         fold_padding, fold_batchnorm, fold_quantization, fold_bias, fold_scale, fold_shuffles, recognise_rope,
         fold_attention, fold_repeated_heads, fold_transposes, merge_views, fold_repeated_heads, fold_transposes,
-        merge_views, fold_affine, fold_bias, fold_scale, fold_transposes, merge_views, agree_layouts, unmerge_einsums,
-        fold_transposes, merge_views,
+        merge_views, fold_affine, fold_bias, fold_scale, unmerge_einsums, fold_transposes, merge_views, agree_layouts,
+        squeeze_transposes, unmerge_einsums, fold_transposes, merge_views,
     ):  # fmt: skip
         run(net)
         net.refresh()
