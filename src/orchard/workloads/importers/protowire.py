@@ -192,10 +192,8 @@ class _Reader:
                 target.append(self._one(inner, name, at, end, depth))
         elif isinstance(kind, tuple):
             entry = self.message(at, end, _entry_schema(kind[1]), depth + 1)
-            value = entry.value
-            if value is None:  # a map holds an empty message where the entry has none
-                value = Message(_compiled(kind[1]))
-            fields.setdefault(name, {})[entry.key] = value
+            empty = entry.value is None  # a map holds an empty message where the entry has none
+            fields.setdefault(name, {})[entry.key] = Message(_compiled(kind[1])) if empty else entry.value
         else:
             fields[name] = self._one(kind, name, at, end, depth)
 
