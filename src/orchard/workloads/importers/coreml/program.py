@@ -166,7 +166,7 @@ class Program:
 
     def _operation(self, operation: Message) -> None:
         with self.low.within("", self._label(operation)):
-            if not operation.outputs:
+            if not operation.outputs and operation.type != "write_state":
                 raise self.low.fail("an operation without a result")
             if operation.type == "const":
                 self.env[operation.outputs[0].name] = self._constant(operation)
@@ -175,7 +175,7 @@ class Program:
             for key, value in operation.attributes.items():
                 if key not in ("name",) and key not in operands:
                     operands[key] = self._literal(
-                        value, f"{operation.outputs[0].name}_{key}"
+                        value, f"{operation.outputs[0].name}_{key}" if operation.outputs else key
                     )
             op = Op(operation.type, operands, operation.outputs)
             handler = RULES.get(operation.type)
