@@ -47,7 +47,7 @@ Slot = tuple[Hashable, ...]
 _ALIKE = 1e-6  # relative difference of bounds that says nothing about which row is better
 _CROWD = 50  # rows per beam width that a narrow pass compares with each other
 Progress = Callable[[Slot, int, int], None]
-"""Told after each slot: the slot, rows that came in, rows kept. May raise to stop."""
+"""Told after each slot, and after each piece that grows from one: the slot, rows that came in, rows kept. May raise to stop."""
 
 
 class Model(Protocol):
@@ -125,6 +125,8 @@ def solve(
             progress(slot, len(bounds), len(merged))
         for next_slot, piece in model.expand(slot, merged, best):
             waiting.setdefault(next_slot, []).append((slot, piece))
+            if progress is not None:
+                progress(next_slot, len(piece), len(piece))
     trail = _trace(kept, best_at) if best_at is not None else None
     return Outcome(best, trail, considered, kept_rows, exact)
 
@@ -177,6 +179,8 @@ def fronts(
             continue
         for next_slot, piece in model.expand(slot, merged, limit):
             waiting.setdefault(next_slot, []).append((slot, piece))
+            if progress is not None:
+                progress(next_slot, len(piece), len(piece))
     return Fronts(finals, considered, exact, kept)
 
 
