@@ -149,8 +149,8 @@ DIFFERS = {
     ("detr-r50", "coreml"): "the first decoder layer attends to constants (zeros plus stored positions), and coremltools "
     "computes that while it converts: five products of 100 x 256 x 256 and two of 8 x 100 x 100 x 32, 37,888,000 in all, "
     "are not in its program",
-    ("sam-vit-b-image", "coreai"): "at the recorded commit the bias of relative positions was not followed through the axis of "
-    "size 1 that Core AI drops before the softmax; since then it is, and the bytes are equal",
+    ("swin-t", "coreml"): "coremltools writes each shift of the windows as two gathers by constant indices, one per axis, where "
+    "the module has one roll; its transposes around them stay, which is open on our side",
 }  # fmt: skip
 """Routes whose products or bytes (more than 2 %) are not those of the torch.export route, and what the converter did; bold in
 networks.md."""
