@@ -10,10 +10,12 @@ import pytest
 
 from orchard.cost.mapped import check_capacity, estimate
 from orchard.cost.nest import count
-from orchard.hw.arch import load_arch
+from orchard.hw.arch import Architecture, Compute, FanOut, Level, load_arch
+from orchard.ir import parse_einsum
 from orchard.mapping import ImpossibleSpace, MappingError, Nest
 from orchard.mapping.constraints import constraints_from, parse_constraints, violation
 from orchard.mapping.ops import parse_op
+from orchard.mapping.problem import Problem
 from orchard.studies.map import map_op, objective_value
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -92,6 +94,16 @@ def compare(seed: int, limit: int = 600) -> bool:
 def test_the_best_of_those_that_obey(part: int) -> None:
     """benchmarks/mapping/exhaustive.py runs more of them, and larger ones."""
     assert sum(compare(seed, 300) for seed in range(part * 10, part * 10 + 10)) >= 1
+
+
+def test_a_fixed_order_of_tensors_may_need_two_that_wait() -> None:
+    """The best free nest keeps B outside the window of A, as asked, and O stays across the rest of r."""
+    problem = Problem("x", parse_einsum("(2*p+r), r -> p"), {"p": 3, "r": 6}, ("A", "B", "O"))
+    rf = Level(name="R", capacity_words={"I": 3, "W": 1, "O": 3}, read_energy_pj=1.0, write_energy_pj=1.0)
+    nodes = (Level(name="D", read_energy_pj=20.0, write_energy_pj=30.0), FanOut(name="F", axes={"X": 2}, multicast=False), rf)
+    arch = Architecture(name="toy", nodes=nodes, compute=Compute(energy_pj=1.0))
+    rules = constraints_from({"R": {"stationary": "B"}}, problem, arch)
+    assert map_op(problem, arch, "energy", constraints=rules).value == pytest.approx(684.0)  # by enumeration
 
 
 GEMM = parse_op("gemm:m=256,k=256,n=256")

@@ -246,7 +246,9 @@ class NestModel:
     def _together(self) -> frozenset[str]:
         """Tensors that lack a dim which another tensor lacks too, so that both stay put across the same loops. Where no two do,
         a loop that one tile waits for breaks any other tensor's wait, and one waiting tensor is enough; but see `_slide_along`
-        and `_held_up`."""
+        and `_held_up`. A constraint on the order of tensors may forbid the nest that does without: then all may wait."""
+        if any(level.stationary or level.tensors for level in self.rules.levels.values()):
+            return frozenset(self.problem.tensors)
         lacking = {t: set(self.flow_words.irrelevant[t]) for t in self.problem.tensors}
         return frozenset(t for t in lacking for u in lacking if t != u and lacking[t] & lacking[u])
 
