@@ -12,7 +12,7 @@ from orchard.studies.predict import predict
 from orchard.studies.request import Request
 from orchard.studies.technique_audit import _finding, audit
 from orchard.studies.technique_cases import Unreadable, acceptance_of, case_of, chips_of, published
-from orchard.studies.technique_evaluate import evaluate
+from orchard.studies.technique_evaluate import evaluate, quality_of
 from orchard.techniques import Claim, TechniqueError, load_claims
 from orchard.techniques.claims import COLUMNS
 
@@ -139,3 +139,11 @@ def test_an_evaluation_names_what_has_no_rule() -> None:
 
 def test_every_claim_card_exists() -> None:
     assert all(isinstance(claim, Claim) and claim.card for claim in CLAIMS.values())
+
+
+def test_recorded_losses_are_of_the_setting_or_of_none_that_contradicts_it() -> None:
+    assert {e.technique for e in quality_of("rtn:bits=4,group=32")} == {"rtn:bits=4,group=32"}
+    near = {e.technique for e in quality_of("palettize:bits=4,group=16")}
+    assert "palettize:bits=4" in near
+    assert not any("bits=3" in t or "+" in t for t in near)
+    assert quality_of("flash-attention") == ()

@@ -137,6 +137,14 @@ def evaluation_record(found: Evaluation) -> dict[str, Any]:
             }
             for e in found.effects
         ],
+        "quality": [
+            {
+                "technique": text, "recorded": e.technique, "fixture": e.fixture, "parameters": e.parameters, "seeds": e.seeds,
+                "loss_nats": e.loss, "low_nats": e.low, "high_nats": e.high, "equivalent": e.equivalent,
+            }
+            for text in dict.fromkeys(e.technique for e in found.effects)
+            for e in found.quality(text)
+        ],
     }  # fmt: skip
 
 
@@ -153,10 +161,31 @@ def render_evaluation(found: Evaluation) -> str:
                 )
             memory = f"memory {e.memory_before / 2**30:.2f} to {e.memory_after / 2**30:.2f} GiB; " if e.phases else ""
             lines += _wrapped(f"{e.verdict}: {memory}{e.reason}", "    ", f"  {e.chip[:14]:<15}")
+        lines += _quality_lines(found, text)
         name = text.partition(":")[0]
         claims = [c for c in load_claims() if c.card == name]
         lines += [f"  {len(claims)} published figures (`orchard technique show`)", ""]
     return "\n".join([*lines, "before and after in ms (decode: per token); gain and energy above 1 are better"])
+
+
+SHOWN = 4
+"""Recorded losses of a technique that a table shows."""
+
+
+def _quality_lines(found: Evaluation, text: str) -> list[str]:
+    """Recorded losses with their intervals and what they rest on."""
+    rows = found.quality(text)
+    if not rows:
+        return ["  quality: not recorded (`orchard experiment run` measures it on your model)"]
+    near = "" if any(e.technique == text for e in rows) else "; near settings"
+    lines = [f"  loss in nats per token (95 % interval), directions only{near}"]
+    for e in rows[:SHOWN]:
+        scale = f"{e.fixture}, {e.parameters / 1e6:.2f} M parameters, {e.seeds} seeds"
+        none = ", no loss" if e.equivalent else ""
+        lines += _wrapped(f"{e.technique}: {e.loss:+.4f} ({e.low:+.4f} to {e.high:+.4f}){none}; {scale}", " " * 6, "    ")
+    if len(rows) > SHOWN:
+        lines.append(f"    {len(rows) - SHOWN} more: `orchard experiment effects {text.partition(':')[0]}`")
+    return lines
 
 
 def _ms(seconds: float) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from orchard.studies.experiment.effects import QualityEffect, quality_effects
 from orchard.studies.predict import Phase, Prediction, answer
 from orchard.studies.request import Request
 from orchard.studies.technique_audit import WITHIN
@@ -59,6 +60,26 @@ class Evaluation:
 
     model: str
     effects: tuple[Effect, ...]
+
+    def quality(self, technique: str) -> tuple[QualityEffect, ...]:
+        """Recorded losses of a technique of the table."""
+        return quality_of(technique)
+
+
+def quality_of(text: str) -> tuple[QualityEffect, ...]:
+    """Recorded losses nearest to a technique: those of its own text, else those of its name that state no other value for an
+    option it gives (never `bits=3` for `bits=4`; an option that one of them leaves out may differ); alone, not joined."""
+    own = quality_effects(text)
+    if own and ":" in text:
+        return own
+    asked = _options(text)
+    alone = (e for e in quality_effects(text.partition(":")[0].strip()) if "+" not in e.technique)
+    return tuple(e for e in alone if all(_options(e.technique).get(k, v) == v for k, v in asked.items()))
+
+
+def _options(text: str) -> dict[str, str]:
+    pairs = (part.partition("=") for part in text.partition(":")[2].split(",") if part.strip())
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def binding(phase: Phase) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,11 +17,14 @@ torch = pytest.importorskip("torch")
 from orchard.app.cli import main  # noqa: E402
 from orchard.numerics.contract import TINY  # noqa: E402
 from orchard.numerics.fixtures.tinylm import TinyLM  # noqa: E402
+from orchard.numerics.surgery import linears  # noqa: E402
 from orchard.report.experiment_plot import arms_svg, interaction_svg  # noqa: E402
 from orchard.report.schemas import SCHEMAS  # noqa: E402
 from orchard.studies.errors import StudyError  # noqa: E402
 from orchard.studies.experiment import effects  # noqa: E402
+from orchard.studies.experiment import run as run_module  # noqa: E402
 from orchard.studies.experiment.findings import findings  # noqa: E402
+from orchard.studies.experiment.own import linear_products  # noqa: E402
 from orchard.studies.experiment.run import load, run  # noqa: E402
 from orchard.studies.experiment.study import parse  # noqa: E402
 
@@ -57,6 +63,50 @@ def test_what_is_missing_is_run_again_and_nothing_else(finished: Path, text: str
     after = {p.name: p.read_text() for p in (finished / "parts").iterdir()}
     timeless = lambda part: [{**row, "seconds": 0} for row in json.loads(part)]  # noqa: E731
     assert {k: timeless(v) for k, v in before.items()} == {k: timeless(v) for k, v in after.items()}
+
+
+STOPPED = """
+import os, sys
+from pathlib import Path
+from orchard.studies.experiment import run as r
+from orchard.studies.experiment.study import parse
+from tests.studies.experiment.test_run import ENTRY, MODEL
+r.CHUNK = 2
+whole, count = r.evaluate, []
+def evaluate(*a):
+    count.append(1)
+    if len(count) == 3:
+        os.kill(os.getpid(), 9)
+    return whole(*a)
+r.evaluate = evaluate
+r.run(parse(ENTRY, "mine"), Path(sys.argv[1]), model=MODEL, data=sys.argv[2])
+"""
+
+
+def test_killed_in_the_middle_it_goes_on_to_the_same_answer(
+    finished: Path, tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = subprocess.run([sys.executable, "-c", STOPPED, str(tmp_path / "r"), text], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert len(list((tmp_path / "r" / "parts").glob("0*.json"))) == 2
+    monkeypatch.setattr(run_module, "CHUNK", 2)
+    told: list[tuple[int, int]] = []
+    found = run(parse(ENTRY, "mine"), tmp_path / "r", model=MODEL, data=text,
+                progress=lambda _what, done, of: told.append((done, of)))  # fmt: skip
+    assert told == [(3, 4), (4, 4)]  # two parts were kept
+    monkeypatch.undo()
+    assert [replace(r, seconds=0) for r in found.results] == [replace(r, seconds=0) for r in load(finished).results]
+
+
+def test_the_products_of_gpt2_count_as_linear_layers_and_stay_what_they_are() -> None:
+    transformers = pytest.importorskip("transformers")
+    settings = {"vocab_size": 40, "n_positions": 16, "n_embd": 16, "n_layer": 1, "n_head": 2, "eos_token_id": 0}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**settings)).eval()
+    ids = torch.arange(12)[None]
+    before = model(ids).logits
+    assert linear_products(model) == 4  # q k v in one, its output, two of the feed-forward
+    assert torch.allclose(model(ids).logits, before, atol=1e-6)
+    assert set(linears(model)) >= {"transformer.h.0.attn.c_attn", "transformer.h.0.mlp.c_proj"}
 
 
 def test_a_folder_holds_one_experiment(finished: Path, text: str) -> None:

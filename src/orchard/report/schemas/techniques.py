@@ -94,12 +94,25 @@ class TechniqueEffect(Record):
     phases: dict[str, TechniquePhase]
 
 
+class RecordedLoss(Record):
+    technique: str
+    recorded: str
+    fixture: str
+    parameters: int
+    seeds: int
+    loss_nats: float
+    low_nats: float
+    high_nats: float
+    equivalent: bool
+
+
 class TechniqueEvaluation(Versioned):
     """`orchard technique evaluate`."""
 
     schema_name: Literal["orchard.technique-evaluation/1"] = Field(alias="schema")
     model: str
     effects: list[TechniqueEffect]
+    quality: list[RecordedLoss]
 
 
 class AuditedClaim(Record):

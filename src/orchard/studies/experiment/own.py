@@ -19,7 +19,23 @@ def own_bench(model: str, data: str) -> tuple[Any, Any, Any]:
     module, encode = _hugging_face(model) if Path(model).is_dir() else _function(model)
     ids = _ids(Path(data), encode)
     cut = int(len(ids) * (1 - HELD_OUT))
+    linear_products(module)
     return module.eval().requires_grad_(False), ids[:cut], ids[cut:]
+
+
+def linear_products(module: Any) -> int:
+    """Replace the Conv1D modules of GPT-2 and its kin (weights [I, O]) by `nn.Linear` [O, I], which is the same function; how
+    many there were. Techniques work on `nn.Linear`."""
+    from torch import nn
+
+    found = [(n, m) for n, m in module.named_modules() if type(m).__name__ == "Conv1D" and hasattr(m, "nf")]
+    for name, old in found:
+        new = nn.Linear(old.weight.shape[0], old.weight.shape[1], bias=old.bias is not None, dtype=old.weight.dtype)
+        new.weight = nn.Parameter(old.weight.detach().T.contiguous())
+        if old.bias is not None:
+            new.bias = nn.Parameter(old.bias.detach().clone())
+        module.set_submodule(name, new)
+    return len(found)
 
 
 def _hugging_face(folder: str) -> tuple[Any, Any]:
