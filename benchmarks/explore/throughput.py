@@ -71,7 +71,6 @@ def main() -> None:
         if "--all" in sys.argv or "--grid" in sys.argv:
             whole_runs(folder, study)
         if "--all" in sys.argv:
-            scaling(folder)
             overheads(folder)
         if "--all" in sys.argv or "--mapped" in sys.argv:
             mapped(folder)
@@ -124,23 +123,18 @@ def in_new_process(study: Study, run: Path, workers: int) -> None:
 
 
 def whole_runs(folder: Path, study: Study) -> None:
-    row("whole grid, two workers", study.designs, *timed(lambda: in_new_process(study, folder / "run", 2)))
-    peak = 3 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"\nat most {peak:.2f} GiB: three times the largest of the driver and its two workers")
-
-
-def scaling(folder: Path) -> None:
-    """A tenth of the grid on one and on two workers, both by loky, so that start and transfer count on both sides."""
-    text = STUDY.replace("{from: 1.0GHz, to: 2.0GHz, steps: 25}", "[1.2GHz, 1.5GHz, 1.7GHz]")
-    print("\nscaling, a grid of 1.2 million designs, start of workers included\n")
+    """The whole grid with its front on two workers and on one process."""
+    print("\nwhole runs, start of workers included\n")
     header("what", "designs", "wall s", "processor s", "designs per wall s", "per processor s")
-    walls = []
-    for workers in (1, 2):
-        study = written(folder, f"scale{workers}", text)
-        times = timed(lambda study=study, workers=workers: in_new_process(study, folder / f"scale{workers}", workers))
-        row(f"{workers} worker{'s' if workers > 1 else ''}", study.designs, *times)
-        walls.append(times[0])
-    print(f"\ntwo workers give {walls[0] / walls[1]:.2f} x of one")
+    walls = {}
+    for workers in (2, 1):
+        times = timed(lambda workers=workers: in_new_process(study, folder / f"run{workers}", workers))
+        row(f"whole grid, {'two workers' if workers == 2 else 'one process'}", study.designs, *times)
+        walls[workers] = times[0]
+        if workers == 2:
+            peak = 3 * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    print(f"\ntwo workers give {walls[1] / walls[2]:.2f} x of one process")
+    print(f"at most {peak:.2f} GiB on two workers: three times the largest of the driver and its two workers")
 
 
 def overheads(folder: Path) -> None:

@@ -30,7 +30,7 @@ def test_front_by_definition(points: np.ndarray) -> None:
     assert front(points).tolist() == by_definition(points)
 
 
-@pytest.mark.parametrize("width", [2, 3, 4])
+@pytest.mark.parametrize("width", [2, 3, 4, 5])
 def test_front_over_several_blocks(width: int) -> None:
     points = np.random.default_rng(width).integers(0, 12, (1100, width)).astype(float)
     assert front(points).tolist() == by_definition(points)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,6 +26,8 @@ def front(points: Floats) -> Ints:
         return usable[[int(np.argmin(values[:, 0]))]]
     if values.shape[1] == 2:
         return np.sort(usable[_front_of_two(values)])
+    if values.shape[1] == 3:
+        return np.sort(usable[_front_of_three(values)])
     # Lexicographic within equal sums: an equal row comes after the first of its kind, a dominated one after its dominator.
     order = np.lexsort((*values.T[::-1], _sum_of_ranks(values)))
     values = values[order]
@@ -46,6 +50,30 @@ def _front_of_two(values: Floats) -> Ints:
     new = np.ones(len(order), dtype=bool)
     new[1:] = second[1:] < best[:-1]
     return order[new]
+
+
+def _front_of_three(values: Floats) -> list[int]:
+    """A sweep by rising first column (then second, third, row): O(n log n) on fronts of any size.
+
+    Behind the sweep lies a staircase, the front of the second and third columns so far: `second` rises, `third` falls. A row is
+    covered when the step at or left of its second column is not above its third; whatever dominates a row comes before it.
+    """
+    order = np.lexsort((values[:, 2], values[:, 1], values[:, 0]))
+    second: list[float] = []
+    third: list[float] = []
+    kept: list[int] = []
+    for row, y, z in zip(order.tolist(), values[order, 1].tolist(), values[order, 2].tolist(), strict=True):
+        place = bisect_right(second, y)
+        if place and third[place - 1] <= z:
+            continue
+        kept.append(row)
+        first = place - 1 if place and second[place - 1] == y else place
+        last = place
+        while last < len(third) and third[last] >= z:
+            last += 1
+        second[first:last] = [y]
+        third[first:last] = [z]
+    return kept
 
 
 def _sum_of_ranks(values: Floats) -> Ints:

@@ -433,12 +433,12 @@ def _finished(study: Study, store: Store, evaluator: Evaluator, parts: Iterator[
     evaluated = feasible = 0
     best: Rows = {}
     digests = hashlib.sha256()
-    for part in parts:
-        evaluated, feasible = evaluated + part.evaluated, feasible + part.feasible
-        digests.update(digest(part.rows).encode())
-        best = _merged(study, best, part.rows)
-    if not best:
-        best = {}
+    while several := list(islice(parts, _MERGED_AT_ONCE)):
+        evaluated += sum(part.evaluated for part in several)
+        feasible += sum(part.feasible for part in several)
+        for part in several:
+            digests.update(digest(part.rows).encode())
+        best = _merged(study, [rows for rows in (best, *(part.rows for part in several)) if rows])
     values = objective_values(study, best) if best and len(best["index"]) else np.empty((0, len(study.objectives)))
     reference = _reference(values)
     return Outcome(
@@ -450,11 +450,14 @@ def _finished(study: Study, store: Store, evaluator: Evaluator, parts: Iterator[
     )  # fmt: skip
 
 
-def _merged(study: Study, first: Rows, second: Rows) -> Rows:
-    """Front of two sets of rows; of equal designs the one with the lower index."""
-    both = second if not first else {name: np.concatenate([first[name], second[name]]) for name in second}
-    kept = _local_front(study, both)
-    return {name: column[kept] for name, column in both.items()}
+_MERGED_AT_ONCE = 64
+
+
+def _merged(study: Study, several: list[Rows]) -> Rows:
+    """Front of sets of rows; of equal designs the one with the lower index."""
+    together = {name: np.concatenate([rows[name] for rows in several]) for name in several[0]}
+    kept = _local_front(study, together)
+    return {name: column[kept] for name, column in together.items()}
 
 
 def _reference(values: Floats) -> Floats:
