@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import re
 import time
 from pathlib import Path
 
@@ -222,6 +223,8 @@ def test_a_missing_figure_is_named_with_its_remedy():
 
 def test_reference_tables():
     assert sources()["metal-benchmarks"].trust == "high"
+    for source in sources().values():
+        assert re.fullmatch(r"(https?://[^\s()*]+)?", source.url), source  # an address and nothing else: pages link to it
     assert parameters()["ane_cores_per_engine"].value == 16
     assert parameters()["e_dram_total_pj_b"].unit == "pJ/B"
     assert len(parameters()) > 100

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import io
 import json
 import os
@@ -10,7 +11,7 @@ import signal
 import socket
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,10 @@ from orchard.app.lab.server import Settings, make_app
 from orchard.app.lab_commands import _bound
 from orchard.report.schemas import SCHEMAS
 
-MODELS = Path(__file__).parents[2] / "data"
+CONFIG = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 128,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 256, "tie_word_embeddings": True,
+}  # fmt: skip
 
 
 class Server:
@@ -219,21 +223,118 @@ STUDY = {
 }  # fmt: skip
 
 
-def test_an_exploration_runs_and_its_designs_open(server: Server) -> None:
-    pytest.importorskip("duckdb")
-    status = server.ask("POST", "/runs", json={"study": STUDY}).json()
+def waited(server: Server, status: dict[str, Any], parts: int = 0) -> dict[str, Any]:
+    """The status when the run has ended, or has so many parts."""
     assert "error" not in status, status
+    folder = server.lab.explorations.root / status["run"] / "parts"
     limit = time.monotonic() + 120
-    while status["state"] == "running" and time.monotonic() < limit:
-        time.sleep(0.1)
-        status = server.ask("GET", f"/runs/{status['run']}").json()
+    while status["state"] == "running" and not 0 < parts <= len(list(folder.glob("part-*"))) and time.monotonic() < limit:
+        time.sleep(0.05)
+        if not parts:
+            status = server.ask("GET", f"/runs/{status['run']}").json()
+    return status
+
+
+@pytest.fixture(scope="module")
+def finished(server: Server) -> dict[str, Any]:
+    """A run that is complete before anything goes wrong."""
+    pytest.importorskip("duckdb")
+    return waited(server, server.ask("POST", "/runs", json={"study": STUDY}).json())
+
+
+def test_an_exploration_runs_and_its_designs_open(server: Server, finished: dict[str, Any]) -> None:
+    status = finished
     assert (status["state"], status["evaluated"], status["message"]) == ("complete", 6, "")
     SCHEMAS["orchard.run-status/1"].model_validate_json(json.dumps(status))
     design = status["front"][0]
     answer = server.ask("POST", "/predict", json=design["open"]["chat"]).json()
     total = answer["phases"]["prefill"]["latency_s"] + 128 * answer["phases"]["decode"]["latency_s"]
     assert total == pytest.approx(design["metrics"]["latency_s"])
-    assert [r["folder"] for r in server.ask("GET", "/runs").json()["runs"]] == [status["run"]]
+    assert status["run"] in [r["folder"] for r in server.ask("GET", "/runs").json()["runs"]]
+
+
+LONG = {**STUDY, "name": "long", "knobs": {**STUDY["knobs"], "gpu.clock": {"from": "1.2GHz", "to": "1.6GHz", "steps": 400}}}
+
+
+def states(server: Server) -> dict[str, str]:
+    return {r["name"]: r["state"] for r in server.ask("GET", "/runs").json()["runs"]}
+
+
+def test_a_killed_exploration_says_so_and_goes_on(server: Server, finished: dict[str, Any]) -> None:
+    run = waited(server, server.ask("POST", "/runs", json={"study": LONG}).json(), parts=2)["run"]
+    assert states(server) == {"live": "complete", "long": "running"}
+    going = server.lab.explorations.going[run].process
+    os.kill(going.pid, signal.SIGKILL)
+    server.loop.run_until_complete(going.wait())
+    status = server.ask("GET", f"/runs/{run}").json()
+    assert status["state"] == "stopped"
+    assert "ended by signal 9" in status["message"]
+    assert 4 <= status["evaluated"] < 2400
+    assert states(server) == {"live": "complete", "long": "stopped"}
+    assert server.ask("GET", f"/runs/{finished['run']}").json() == finished
+    kept = {p: p.stat().st_mtime_ns for p in (server.lab.explorations.root / run / "parts").glob("part-*")}
+    assert server.ask("POST", f"/runs/{run}/resume", json={}).json()["state"] == "running"
+    waited(server, status | {"state": "running"}, parts=len(kept) + 1)
+    stopped = server.ask("POST", f"/runs/{run}/stop", json={}).json()
+    assert (stopped["state"], stopped["evaluated"] > status["evaluated"]) == ("stopped", True)
+    assert kept == {p: p.stat().st_mtime_ns for p in kept}
+    assert server.ask("POST", "/predict", json={**BODY, "prompt": 303}).status_code == 200
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Processes started from now on cannot write files of more than so many bytes."""
+    resource = pytest.importorskip("resource")
+    real = asyncio.create_subprocess_exec
+
+    def limited(most: int) -> None:
+        def no_more() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+        monkeypatch.setattr(asyncio, "create_subprocess_exec", functools.partial(real, preexec_fn=no_more))
+
+    return limited
+
+
+def test_an_exploration_on_a_full_disk_says_so_and_goes_on(
+    server: Server, finished: dict[str, Any], full_disk: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study = {**STUDY, "name": "full", "search": {"method": "grid", "batch": 6}}
+    full_disk(2500)  # bytes: run.json fits, a part does not
+    status = waited(server, server.ask("POST", "/runs", json={"study": study}).json())
+    assert (status["state"], status["evaluated"]) == ("stopped", 0)
+    assert "cannot be written (File too large)" in status["message"]
+    assert "what is finished is kept" in status["message"]
+    assert "Traceback" not in status["message"]
+    assert not list(server.lab.explorations.root.glob("full-*/**/*.tmp"))
+    assert server.ask("GET", f"/runs/{finished['run']}").json() == finished
+    monkeypatch.undo()
+    status = waited(server, server.ask("POST", f"/runs/{status['run']}/resume", json={}).json())
+    assert (status["state"], status["evaluated"], status["message"]) == ("complete", 6, "")
+    assert [d["metrics"] for d in status["front"]] == [d["metrics"] for d in finished["front"]]
+
+
+def test_an_upload_on_a_full_disk_says_so(
+    server: Server, full_disk: Callable[[int], None], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    full = Path("/dev/full")
+    if not full.exists():
+        pytest.skip("no /dev/full here")
+    config = json.dumps(CONFIG).encode()
+    full_disk(10)
+    answer = server.ask("PUT", "/files/config.json", content=config)
+    assert answer.status_code == 422
+    assert "cannot be read or kept (File too large)" in answer.json()["error"]
+    monkeypatch.undo()
+    monkeypatch.setattr(server.lab.files, "state", tmp_path)
+    for number in range(1000):
+        (tmp_path / f"incoming-{number}").symlink_to(full)
+    answer = server.ask("PUT", "/files/config.json", content=config)
+    assert answer.status_code == 422
+    assert "cannot be stored (No space left on device)" in answer.json()["error"]
+    assert "config.json" not in server.ask("GET", "/files").text
+    monkeypatch.undo()
+    assert server.ask("PUT", "/files/config.json", content=config).json()["source"] == "config.json"
 
 
 def test_a_bad_study_and_an_unknown_run_are_refused(server: Server) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import json
 import re
+import shutil
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +30,11 @@ class Going:
 
     process: asyncio.subprocess.Process
     said: str = ""
+    watch: asyncio.Task[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        return self.process.returncode is None
 
 
 class Explorations:
@@ -35,7 +43,7 @@ class Explorations:
     def __init__(self, root: Path, pool: Pool, files: Files) -> None:
         self.root, self.pool, self.files = root, pool, files
         self.going: dict[str, Going] = {}
-        self._watchers: set[asyncio.Task[None]] = set()
+        self._numbers = itertools.count()
 
     def folder(self, name: str) -> Path:
         """Raises OrchardError for what is no run of this server: a name, never a path."""
@@ -44,7 +52,7 @@ class Explorations:
         return self.root / name
 
     def listed(self) -> dict[str, Any]:
-        """`orchard.runs/1`, a run's `folder` being its name here; a run nobody works on is `running` there as it was left."""
+        """`orchard.runs/1`, a run's `folder` being its name here."""
         from orchard.report.explore import runs_record
         from orchard.studies.explore.runs import list_runs
 
@@ -55,50 +63,62 @@ class Explorations:
 
     async def start(self, study: dict[str, Any]) -> Answer:
         """Check a study, then run it. The answer is its first status."""
-        if sum(g.process.returncode is None for g in self.going.values()) >= MOST_AT_ONCE:
+        if sum(g.alive for g in self.going.values()) >= MOST_AT_ONCE:
             return Answer(429, refusal(f"{MOST_AT_ONCE} explorations are running; stop one, or wait for it"))
         import yaml
 
         search = study.get("search")
         if isinstance(search, dict) and isinstance(search.get("designs"), int):
             search.setdefault("batch", max(1, search["designs"] // LIVE_PARTS))
-        file = self.files.state / "study.yaml"
+        own = self.files.state / f"study-{next(self._numbers)}"
+        file = own / "study.yaml"
         try:
-            self.files.state.mkdir(parents=True, exist_ok=True)
-            file.write_text(yaml.safe_dump(study, sort_keys=False))
+            text = yaml.safe_dump(study, sort_keys=False)
+            own.mkdir(parents=True)
+            file.write_text(text)
         except OSError as error:
             return Answer(422, refusal(f"the study cannot be written ({error.strerror}); finished runs are kept"))
         except (yaml.YAMLError, RecursionError):
             return Answer(422, refusal("the study cannot be written as YAML"))
         body = {"file": str(file), "study": study, "files": self.files.records()}
-        checked = await self.pool.slow.call("study_check", body)
+        try:
+            checked = await self.pool.slow.call("study_check", body)
+        finally:
+            shutil.rmtree(own, ignore_errors=True)
         if checked.status != 200:
             return checked
         name = json.loads(checked.body)["run"]
-        await self._launch(name, file.read_text())
+        if not self._works_on(name):
+            await self._launch(name, text)
         return await self.status(name)
 
     async def resume(self, name: str) -> Answer:
         folder = self.folder(name)
-        if name not in self.going or self.going[name].process.returncode is not None:
-            await self._launch(name, (folder / "study.yaml").read_text())
+        if not self._works_on(name):
+            try:
+                study = (folder / "study.yaml").read_text()
+            except (OSError, ValueError) as error:
+                raise OrchardError(f"run {name!r}: its study.yaml cannot be read ({type(error).__name__})") from None
+            await self._launch(name, study)
         return await self.status(name)
+
+    def _works_on(self, name: str) -> bool:
+        return name in self.going and self.going[name].alive
 
     async def stop(self, name: str) -> Answer:
         """What is finished stays; `resume` goes on."""
         self.folder(name)
-        going = self.going.get(name)
-        if going is not None and going.process.returncode is None:
-            going.process.terminate()
-            await going.process.wait()
+        await _ended(self.going.get(name))
         return await self.status(name)
 
     async def status(self, name: str) -> Answer:
         going = self.going.get(name)
         for _ in range(600):  # a process that has just been started writes its record first
-            if (self.root / name / "run.json").is_file() or going is None or going.process.returncode is not None:
+            if (self.root / name / "run.json").is_file() or going is None or not going.alive:
                 break
             await asyncio.sleep(0.1)
+        if going is not None and going.watch is not None and not going.alive:
+            await asyncio.wait({going.watch}, timeout=1)  # for what it said last
         state, message = _state(going)
         try:
             folder = self.folder(name)
@@ -114,15 +134,18 @@ class Explorations:
         )  # fmt: skip
         going = self.going[name] = Going(process)
         sent = json.dumps({"study": study, "files": self.files.records()}).encode()
-        task = asyncio.create_task(_watch(going, sent))
-        self._watchers.add(task)
-        task.add_done_callback(self._watchers.discard)
+        going.watch = asyncio.create_task(_watch(going, sent))
 
     async def close(self) -> None:
         for going in self.going.values():
-            if going.process.returncode is None:
-                going.process.terminate()
-                await going.process.wait()
+            await _ended(going)
+
+
+async def _ended(going: Going | None) -> None:
+    if going is not None and going.alive:
+        with contextlib.suppress(ProcessLookupError):
+            going.process.terminate()
+        await going.process.wait()
 
 
 async def _watch(going: Going, sent: bytes) -> None:

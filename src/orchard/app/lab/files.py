@@ -5,25 +5,29 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import itertools
 import json
 import re
 import shutil
 import sys
-import zipfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from orchard.app.lab.importing import PACKAGES, unpacking_folder
 from orchard.app.lab.pool import environment
 from orchard.units import OrchardError
 
 SAFE = (".onnx", ".gguf", ".safetensors", ".mlmodel", ".mlxfn", ".json", ".zip")
-PACKAGES = (".mlpackage", ".aimodel")
 PICKLED = (".pt", ".pth", ".pkl", ".pickle", ".bin", ".ckpt", ".pt2", ".joblib", ".npy")
 LIMIT_S = 90.0
 MOST_FILES = 2000
+MOST_READING = 2
+"""Files read at a time; each may take the memory that `importing` allows."""
 NAME = re.compile(r"[\w][\w .+-]{0,119}")
+_NUMBERS = itertools.count()
+"""For names of files that are being written."""
 
 
 class RefusedFileError(OrchardError):
@@ -55,7 +59,7 @@ class Files:
     def __init__(self, state: Path, shared: Path | None, most_bytes: int) -> None:
         self.state, self.shared, self.most_bytes = state, shared, most_bytes
         self.known: dict[str, ModelFile] = {}
-        self._turn = asyncio.Lock()
+        self._reading = asyncio.Semaphore(MOST_READING)
 
     def records(self) -> dict[str, str]:
         """What a worker needs to open any of them."""
@@ -82,32 +86,31 @@ class Files:
         if not path.is_relative_to(self.shared.resolve()):
             raise RefusedFileError(f"{name[:80]!r} leads out of the folder of models")
         version = hashlib.sha256(f"{path}{path.stat().st_mtime_ns}".encode()).hexdigest()[:8]
-        return await self._read(f"folder:{version}/{name}", path)
+        return await self._read(str(PurePosixPath(f"folder:{version}") / Path(name).parent), path)
 
     async def upload(self, name: str, chunks: AsyncIterator[bytes]) -> ModelFile:
-        """Store a body of at most `most_bytes` under its own hash, then read it."""
+        """Store a body of at most `most_bytes` under the hash of name and content, then read it."""
         checked_name(name)
-        async with self._turn:
+        partial = self.state / f"incoming-{next(_NUMBERS)}"
+        try:
             self.state.mkdir(parents=True, exist_ok=True)
-            partial = self.state / "incoming"
-            try:
-                digest = await self._store(partial, chunks)
-                place = self.state / digest
-                place.mkdir(exist_ok=True)
-                partial.replace(place / name)
-            except OSError as error:
-                raise RefusedFileError(f"{name}: cannot be stored ({error.strerror}); finished runs are not touched") from None
-            finally:
+            digest = await self._store(partial, name, chunks)
+            place = self.state / digest
+            place.mkdir(exist_ok=True)
+            partial.replace(place / name)
+        except OSError as error:
+            raise RefusedFileError(f"{name}: cannot be stored ({error.strerror}); finished runs are not touched") from None
+        finally:
+            with contextlib.suppress(OSError):
                 partial.unlink(missing_ok=True)
         try:
-            path = unpacked(place / name, self.most_bytes) if name.endswith(".zip") else place / name
-            return await self._read(f"upload:{digest}/{path.name}", path)
+            return await self._read(f"upload:{digest}", place / name)
         except OrchardError:
             shutil.rmtree(place, ignore_errors=True)
             raise
 
-    async def _store(self, target: Path, chunks: AsyncIterator[bytes]) -> str:
-        sha, size = hashlib.sha256(), 0
+    async def _store(self, target: Path, name: str, chunks: AsyncIterator[bytes]) -> str:
+        sha, size = hashlib.sha256(name.encode() + b"\0"), 0
         with target.open("wb") as file:
             async for chunk in chunks:
                 size += len(chunk)
@@ -120,42 +123,59 @@ class Files:
             raise RefusedFileError("the file is empty")
         return sha.hexdigest()[:16]
 
-    async def _read(self, id: str, path: Path) -> ModelFile:
-        out = self.state / f"{hashlib.sha256(f'{id}{path.stat().st_mtime_ns}'.encode()).hexdigest()[:24]}.graph.json"
-        if not out.exists():
-            self.state.mkdir(parents=True, exist_ok=True)
-            await _import(path, out)
-        data = json.loads(await asyncio.to_thread(out.read_text))
+    async def _read(self, origin: str, path: Path) -> ModelFile:
+        """`origin` changes when the file does. The id is it and the name of the file, or of the package in an archive."""
+        out = self.state / f"{hashlib.sha256(f'{origin}/{path.name}'.encode()).hexdigest()[:24]}.graph"
+        async with self._reading:
+            if not out.exists():
+                try:
+                    self.state.mkdir(parents=True, exist_ok=True)
+                    await _import(path, out, self.most_bytes)
+                except OSError as error:
+                    why = f"{path.name}: what was read of it cannot be kept ({error.strerror}); finished runs are not touched"
+                    raise RefusedFileError(why) from None
+        with out.open() as lines:
+            about = json.loads(lines.readline())
+        id = f"{origin}/{Path(about['file']).name}"
         file = ModelFile(
-            id=id, name=data["name"], source=data["source"], params=data["params"], ops=data["ops"],
-            warnings=tuple(data["warnings"]), record=out,
+            id=id, name=about["name"], source=about["source"], params=about["params"], ops=about["ops"],
+            warnings=tuple(about["warnings"]), record=out,
         )  # fmt: skip
         self.known[id] = file
         return file
 
 
-async def _import(path: Path, out: Path) -> None:
+async def _import(path: Path, out: Path, most_bytes: int) -> None:
     """Run `importing` on a file. Raises RefusedFileError with its sentence, or with how the process ended."""
-    partial = out.with_suffix(".partial")
+    partial = out.with_suffix(f".{next(_NUMBERS)}.partial")
+    try:
+        await _imported(path, partial, most_bytes)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        shutil.rmtree(unpacking_folder(partial), ignore_errors=True)
+        raise
+    partial.replace(out)
+
+
+async def _imported(path: Path, partial: Path, most_bytes: int) -> None:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "orchard.app.lab.importing", path.name, str(partial.absolute()), cwd=path.parent,
-        stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, env=environment(),
+        sys.executable, "-m", "orchard.app.lab.importing", path.name, str(partial.absolute()), str(most_bytes),
+        cwd=path.parent, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE, env=environment(),
     )  # fmt: skip
     try:
         _, said = await asyncio.wait_for(process.communicate(), LIMIT_S)
     except TimeoutError:
-        process.kill()
-        await process.wait()
         raise RefusedFileError(f"{path.name}: reading it takes longer than {LIMIT_S:g} s") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
     if process.returncode == 2:
         raise RefusedFileError(said.decode(errors="replace").strip().splitlines()[-1][:500])
     if process.returncode:
-        partial.unlink(missing_ok=True)
         ended = f"the process that read it ended ({process.returncode})"
         raise RefusedFileError(f"{path.name}: {ended}; the file may be damaged or too large")
-    data = {**json.loads(partial.read_text()), "file": str(path.absolute())}
-    partial.write_text(json.dumps(data))
-    partial.replace(out)
 
 
 def checked_name(name: str) -> None:
@@ -170,37 +190,3 @@ def checked_name(name: str) -> None:
         )
     if suffix not in SAFE:
         raise RefusedFileError(f"{name}: expected a name that ends with {', '.join(SAFE)} (an .mlpackage as .zip)")
-
-
-def unpacked(archive: Path, most_bytes: int) -> Path:
-    """The one package inside a zip, written beside it. Raises RefusedFileError for paths that lead out, and for bombs."""
-    try:
-        with zipfile.ZipFile(archive) as packed:
-            infos = [i for i in packed.infolist() if not i.is_dir() and not i.filename.startswith("__MACOSX/")]
-            tops = {i.filename.replace("\\", "/").split("/")[0] for i in infos}
-            if len(tops) != 1 or not (top := next(iter(tops))).endswith(PACKAGES) or not NAME.fullmatch(top):
-                raise RefusedFileError(f"{archive.name}: expected one .mlpackage folder in the archive")
-            if len(infos) > MOST_FILES or sum(i.file_size for i in infos) > 4 * most_bytes:
-                raise RefusedFileError(f"{archive.name}: unpacks to more than {4 * most_bytes >> 20} MiB or {MOST_FILES} files")
-            for info in infos:
-                _extract(packed, info, archive.parent)
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise RefusedFileError(f"{archive.name}: not an archive that can be read ({type(error).__name__})") from None
-    finally:
-        with contextlib.suppress(OSError):
-            archive.unlink()
-    return archive.parent / top
-
-
-def _extract(packed: zipfile.ZipFile, info: zipfile.ZipInfo, into: Path) -> None:
-    target = (into / info.filename).resolve()
-    if not target.is_relative_to(into.resolve()) or info.external_attr >> 28 == 0xA:
-        raise RefusedFileError(f"{info.filename[:80]!r} in the archive leads out of it")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    left = info.file_size
-    with packed.open(info) as source, target.open("wb") as sink:
-        while chunk := source.read(1 << 20):
-            left -= len(chunk)
-            if left < 0:
-                raise RefusedFileError(f"{info.filename[:80]!r} in the archive is larger than it says")
-            sink.write(chunk)

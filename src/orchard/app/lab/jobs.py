@@ -47,14 +47,14 @@ def _keep(name: str, record: Path) -> None:
     from orchard.workloads import load_model
 
     try:
-        data = json.loads(record.read_text())
+        about, graph = map(json.loads, record.read_text().split("\n"))
     except (OSError, ValueError):
         raise StudyError(f"model {name!r} is gone; upload it again") from None
-    if data["graph"] is None:
-        keep_model(name, load_model(data["file"]))
+    if graph is None:
+        keep_model(name, load_model(about["file"]))
         return
-    graph = parse_graph(data["graph"])
-    keep_model(name, ImportedModel(name=data["name"], source=data["source"], base=graph, warnings=tuple(data["warnings"])))
+    found = parse_graph(graph)
+    keep_model(name, ImportedModel(name=about["name"], source=about["source"], base=found, warnings=tuple(about["warnings"])))
 
 
 def request_of(body: Mapping[str, Any]) -> Request:

@@ -11,7 +11,7 @@ import numpy as np
 from orchard.hw import FIGURES
 from orchard.search.pareto import front
 from orchard.studies.explore.run import objective_values
-from orchard.studies.explore.runs import open_run
+from orchard.studies.explore.runs import open_run, state_of
 from orchard.studies.explore.store import Rows, Store
 from orchard.studies.explore.study import Study
 
@@ -21,7 +21,8 @@ MOST_FRONT, MOST_CLOUD = 400, 1500
 
 
 def status(folder: Path, name: str, process: str, message: str) -> dict[str, Any]:
-    """`process`: running, ended or none, as the server sees it; state is `complete` only when the run's own record says so."""
+    """`process`: running, ended or none, as the server sees it; state is `complete` only when the run's own record says so.
+    Another process than the server's, `orchard explore` for one, may be working on it."""
     study, store = open_run(folder)
     manifest = store.manifest()
     rows = _rows(study, store)
@@ -31,11 +32,10 @@ def status(folder: Path, name: str, process: str, message: str) -> dict[str, Any
     best = candidates[front(values[candidates])] if len(candidates) else candidates
     first = study.objectives[0].metric
     best = best[np.argsort(np.asarray(rows[first])[best], kind="stable")] if rows else best
-    done = manifest["state"] == "complete"
-    state = "complete" if done else "running" if process == "running" else "stopped"
+    state = "running" if process == "running" and manifest["state"] != "complete" else state_of(store, manifest)
     return {
         "schema": SCHEMA, "run": name, "name": study.name, "chip": study.chip, "kind": "estimate", "method": study.method,
-        "state": state, "message": "" if done else message, "designs": study.designs,
+        "state": state, "message": message if state == "stopped" else "", "designs": study.designs,
         "evaluated": int(manifest.get("evaluated") or min(len(store.finished()) * _per_part(study), study.designs)),
         "stored": len(feasible), "feasible": int(feasible.sum()), "front_size": len(best),
         "objectives": [{"metric": o.metric, "larger": o.larger} for o in study.objectives],

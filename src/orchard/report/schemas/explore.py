@@ -44,7 +44,7 @@ class Exploration(Versioned):
 class RunEntry(Record):
     folder: str
     name: str
-    state: Literal["running", "complete"]
+    state: Literal["running", "stopped", "complete"]
     created: str
     chip: str
     method: str

@@ -21,7 +21,7 @@ FORMATS = ("csv", "parquet", "json")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """One line of `orchard runs list`. state: running (or killed: resume it) or complete."""
+    """One line of `orchard runs list`. state: running, stopped (by whoever, or killed: resume it) or complete."""
 
     folder: Path
     name: str
@@ -80,12 +80,18 @@ def list_runs(root: Path) -> list[RunSummary]:
             continue
         found.append(
             RunSummary(
-                folder=path.parent, name=data["name"], state=data["state"], created=data["created"], chip=data["chip"],
+                folder=path.parent, name=data["name"], state=state_of(store, data), created=data["created"], chip=data["chip"],
                 method=data["method"], designs=data["designs"], parts=len(store.finished()),
                 front_size=data.get("front_size"),
             )
         )  # fmt: skip
     return sorted(found, key=lambda r: (r.created, str(r.folder)), reverse=True)
+
+
+def state_of(store: Store, manifest: Mapping[str, Any]) -> str:
+    """A killed process cannot say that it stopped: its record still has `running`, but nobody holds the run's lock."""
+    state = str(manifest["state"])
+    return "stopped" if state == "running" and not store.worked_on() else state
 
 
 def open_run(folder: Path) -> tuple[Study, Store]:

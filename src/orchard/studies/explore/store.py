@@ -9,8 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -80,11 +82,12 @@ class Store:
 
     def _write(self, path: Path, data: bytes) -> None:
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        with open(beside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(beside, path)
+        with _room_for(path, beside):
+            with open(beside, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(beside, path)
 
     def part_path(self, number: int) -> Path:
         return self.folder / "parts" / f"part-{number:06d}.parquet"
@@ -100,22 +103,27 @@ class Store:
                 path.unlink(missing_ok=True)
 
     def write_part(self, number: int, part: Part) -> None:
+        """Raises StudyError where it cannot be written, a full disk for one; parts that are there stay as they are."""
         path = self.part_path(number)
-        path.parent.mkdir(parents=True, exist_ok=True)
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        with _room_for(path, beside):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._write_parquet(beside, part)
+            os.replace(beside, path)
+
+    def _write_parquet(self, target: Path, part: Part) -> None:
         rows = {name: column.astype(object) if column.dtype.kind in "US" else column for name, column in part.rows.items()}
         connection = duckdb_connection()
         try:
             connection.register("part_rows", rows)
             connection.execute(
-                f"COPY (SELECT * FROM part_rows) TO '{_quoted(beside)}' (FORMAT parquet, COMPRESSION zstd, "
+                f"COPY (SELECT * FROM part_rows) TO '{_quoted(target)}' (FORMAT parquet, COMPRESSION zstd, "
                 f"KV_METADATA {{evaluated: '{part.evaluated}', feasible: '{part.feasible}'}})"
             )
         finally:
             connection.close()
-        with open(beside, "rb") as file:
+        with open(target, "rb") as file:
             os.fsync(file.fileno())
-        os.replace(beside, path)
 
     def read_part(self, number: int) -> Part:
         path = self.part_path(number)
@@ -133,12 +141,15 @@ class Store:
         return Part({n: _unmasked(c) for n, c in rows.items()}, int(counts["evaluated"]), int(counts["feasible"]))
 
     def query(self, sql: str) -> Rows:
-        """SQL over `designs`, the union of all parts."""
+        """SQL over `designs`, the union of all parts. Raises StudyError where a part is damaged."""
         connection = duckdb_connection()
         try:
             pattern = _quoted(self.folder / "parts" / "part-*.parquet")
             connection.execute(f"CREATE TEMP VIEW designs AS SELECT * FROM read_parquet('{pattern}')")
             return {name: _unmasked(column) for name, column in connection.execute(sql).fetchnumpy().items()}
+        except Exception as error:
+            why = str(error).splitlines()[0][:200]
+            raise StudyError(f"{self.folder}: a damaged part ({why}); delete it and resume the run") from None
         finally:
             connection.close()
 
@@ -147,13 +158,58 @@ class Store:
         """Raises StudyError while another process works on this run. Freed by the system when a process dies."""
         import fcntl
 
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / ".lock", "w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError:
-                raise StudyError(f"{self.folder}: another process is working on this run") from None
+        with _room_for(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            file = open(self.folder / ".lock", "w")  # noqa: SIM115 - closed below, after the run
+        with file:
+            for attempt in range(_LOCK_TRIES):
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    if attempt == _LOCK_TRIES - 1:
+                        raise StudyError(f"{self.folder}: another process is working on this run") from None
+                    time.sleep(0.01)
             yield
+
+    def worked_on(self) -> bool:
+        """Whether a process works on this run now."""
+        import fcntl
+
+        try:
+            with open(self.folder / ".lock") as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except FileNotFoundError:
+            return False
+        except OSError:
+            return True
+        return False
+
+
+_LOCK_TRIES = 5
+"""`worked_on` holds the lock for an instant, which must not refuse a run that starts."""
+
+
+@contextmanager
+def _room_for(path: Path, *partial: Path) -> Iterator[None]:
+    """What the system refuses to write becomes a StudyError, and no half-written file stays to fill the disk."""
+    try:
+        yield
+    except Exception as error:
+        for file in partial:
+            with suppress(OSError):
+                file.unlink(missing_ok=True)
+        if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in ("duckdb", "_duckdb"):
+            raise
+        why = error.strerror if isinstance(error, OSError) else _said_by_duckdb(error)
+        remedy = "what is finished is kept, resume the run when there is room"
+        raise StudyError(f"{path}: cannot be written ({why}); {remedy}") from None
+
+
+def _said_by_duckdb(error: Exception) -> str:
+    """What the system said, where DuckDB passes its number on; else DuckDB's first line."""
+    number = re.search(r'"errno":"(\d+)"', str(error))
+    return os.strerror(int(number[1])) if number else str(error).splitlines()[0][:200]
 
 
 def _unmasked(column: Any) -> NDArray[Any]:
