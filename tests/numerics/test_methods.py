@@ -17,7 +17,8 @@ from orchard.numerics.surgery import calibrate, fisher, linears, logits, sequenc
 
 CHANGING = (
     "rtn:bits=3",
-    "leading-bits:bits=8,kept=3", "rtn:bits=4,group=16", "gptq:bits=3,group=16", "gptq:bits=3,group=-1", "awq:bits=3,group=0",
+    "leading-bits:bits=8,kept=3", "rtn:bits=4,group=16", "gptq:bits=3,group=16", "gptq:bits=3,group=-1",
+    "gptq:bits=3,group=16,full_range=true", "awq:bits=3,group=0",
     "hqq:bits=3,group=32", "palettize:bits=2", "palettize:bits=3,group=4,scale=true", "palettize:bits=2,sensitive=true",
     "palettize:bits=4,vector=2",
     "dense-and-sparse:bits=3,group=32", "low-rank-correction:bits=3,group=32,rank=2", "prune:by=sparsegpt", "prune:by=wanda",

@@ -15,15 +15,17 @@ def drawn(*shape: int, seed: int = 0):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
+@pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
-def test_rounding_per_channel_is_that_of_torch(bits: int) -> None:
+def test_rounding_per_channel_is_that_of_torch(bits: int, full_range: bool) -> None:
     weight = drawn(6, 16).float()
-    found = uniform.quantize(weight, Grid(bits=bits))
-    low, high = Grid(bits=bits).levels
-    expected = torch.fake_quantize_per_channel_affine(
-        weight, found.scale[:, 0], torch.zeros(6, dtype=torch.int32), 0, low, high
-    )
-    assert torch.allclose(found.values, expected, atol=1e-6)
+    found = uniform.quantize(weight, Grid(bits=bits, full_range=full_range))
+    low, high = -(2 ** (bits - 1)), 2 ** (bits - 1) - 1
+    scale = weight.abs().amax(1) / ((2**bits - 1) / 2 if full_range else high)
+    expected = torch.fake_quantize_per_channel_affine(weight, scale, torch.zeros(6, dtype=torch.int32), 0, low, high)
+    tie = (weight.abs() == weight.abs().amax(1, keepdim=True)) & full_range  # the largest lie half way between two levels
+    assert torch.allclose(found.values[~tie], expected[~tie], atol=1e-6)
+    assert (found.values - weight).abs()[tie].tolist() == pytest.approx((scale / 2).tolist() if full_range else [], rel=1e-4)
 
 
 def test_asymmetric_rounding_is_that_of_torch() -> None:
@@ -79,10 +81,11 @@ def by_least_squares(weight, gram, grid: Grid):
     return fixed
 
 
+@pytest.mark.parametrize("full_range", [False, True])
 @pytest.mark.parametrize("block", [-1, 0, 4])
-def test_gptq_is_sequential_least_squares(block: int) -> None:
+def test_gptq_is_sequential_least_squares(block: int, full_range: bool) -> None:
     weight, x = drawn(5, 12), correlated(40, 12)
-    grid, gram = Grid(bits=3, block=block), x.T @ x / 40
+    grid, gram = Grid(bits=3, block=block, full_range=full_range), x.T @ x / 40
     assert torch.allclose(calibrated.gptq(weight, gram, grid), by_least_squares(weight, gram, grid), atol=1e-8)
 
 

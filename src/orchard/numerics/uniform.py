@@ -14,13 +14,15 @@ from orchard.numerics.errors import NumericsError
 class Grid:
     """A grid of 2^bits levels. `block`: inputs that share a scale; 0: one per output channel; -1: one for the tensor.
 
-    Symmetric: levels -2^(b-1) to 2^(b-1)-1, scale max|w| / (2^(b-1)-1). Asymmetric: levels 0 to 2^b-1 over [min, max],
-    widened to hold zero, with a rounded zero point.
+    Symmetric: levels -2^(b-1) to 2^(b-1)-1, scale max|w| / (2^(b-1)-1). `full_range`: scale 2 max|w| / (2^b-1), a finer step
+    that cuts half a step off the largest positive weights, as GPTQ of coremltools and torchao have it. Asymmetric: levels
+    0 to 2^b-1 over [min, max], widened to hold zero, with a rounded zero point.
     """
 
     bits: int = 8
     block: int = 0
     symmetric: bool = True
+    full_range: bool = False
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 16:
@@ -69,7 +71,7 @@ def scale_zero(rows: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     """Scale and zero point [rows, 1]; rows of zeros get scale 1."""
     low, high = grid.levels
     if grid.symmetric:
-        scale = rows.abs().amax(dim=1, keepdim=True) / high
+        scale = rows.abs().amax(dim=1, keepdim=True) / ((high - low) / 2 if grid.full_range else high)
         scale = torch.where(scale > 0, scale, torch.ones_like(scale))
         return scale, torch.zeros_like(scale)
     least, most = rows.amin(dim=1, keepdim=True).clamp(max=0), rows.amax(dim=1, keepdim=True).clamp(min=0)

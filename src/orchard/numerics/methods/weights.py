@@ -17,6 +17,7 @@ from orchard.techniques.base import option
 
 BITS = "bits per weight"
 GROUP = "inputs that share a scale; 0: one scale per output channel, -1: one for the tensor"
+FULL_RANGE = "the step is 2 max / (2^bits - 1), as in coremltools and torchao, not max / (2^(bits-1) - 1)"
 TABLE_GROUP = "output channels that share a table; 0: one table for the tensor"
 
 
@@ -27,10 +28,11 @@ class Rtn(WeightNumeric):
     name: ClassVar[str] = "rtn"
     bits: int = option(8, BITS, least=2, most=8)
     group: int = option(0, GROUP, least=-1, most=4096)
+    full_range: bool = option(False, FULL_RANGE)
 
     @property
     def grid(self) -> Grid:
-        return Grid(bits=self.bits, block=self.group)
+        return Grid(bits=self.bits, block=self.group, full_range=self.full_range)
 
     def changed(self, name: str, weight: Tensor, evidence: Evidence) -> Tensor:  # noqa: ARG002 - data-free
         return round_to_nearest(weight, self.grid)
@@ -88,7 +90,7 @@ class Awq(Rtn):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Hqq(Rtn):
+class Hqq(WeightNumeric):
     """HQQ: asymmetric grid, zero points by half-quadratic splitting, no data."""
 
     name: ClassVar[str] = "hqq"
@@ -101,6 +103,9 @@ class Hqq(Rtn):
 
     def changed(self, name: str, weight: Tensor, evidence: Evidence) -> Tensor:  # noqa: ARG002 - data-free
         return half_quadratic(weight, self.grid)
+
+    def bits_per_weight(self) -> float:
+        return self.grid.bits_per_weight
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
