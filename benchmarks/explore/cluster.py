@@ -48,7 +48,7 @@ def workers_of(name: str) -> list[psutil.Process]:
             found.append(child)
         if name == "dask" and "spawn_main" in line:
             found.append(child)
-        if name == "ray" and (line.startswith("ray::") and "IDLE" not in line):
+        if name == "ray" and line.startswith("ray::PoolActor"):  # not the agents of the node, also titled ray::
             found.append(child)
     return found
 

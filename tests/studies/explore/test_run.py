@@ -79,16 +79,18 @@ def test_a_run_cut_short_ends_with_the_same_numbers(tmp_path: Path, text: str) -
     assert not list((tmp_path / "cut" / "parts").glob(".*"))
 
 
-def test_two_workers_give_the_same_bits(tmp_path: Path) -> None:
+def test_two_and_eight_workers_give_the_same_bits(tmp_path: Path) -> None:
     pytest.importorskip("joblib")
-    path = write(tmp_path)
-    one, two = explore(path, tmp_path / "one"), explore(path, tmp_path / "two", pool=Pool(workers=2))
-    assert one.digest == two.digest
-    found = compare_runs(tmp_path / "one", tmp_path / "two")
-    assert found.same_study
-    assert found.same_result
-    assert found.covered == (1.0, 1.0)
-    assert found.hypervolume[0] == found.hypervolume[1]
+    path = write(tmp_path, TEXT.replace("batch: 16", "batch: 5"))
+    one = explore(path, tmp_path / "one")
+    for workers in (2, 8):
+        run = tmp_path / str(workers)
+        assert explore(path, run, pool=Pool(workers=workers)).digest == one.digest
+        found = compare_runs(tmp_path / "one", run)
+        assert found.same_study
+        assert found.same_result
+        assert found.covered == (1.0, 1.0)
+        assert found.hypervolume[0] == found.hypervolume[1]
 
 
 def test_killed_for_real_and_resumed(tmp_path: Path) -> None:

@@ -347,8 +347,9 @@ def _in_lists(
 ) -> Iterator[Any]:
     """As the generator would, a few batches for each worker at a time."""
     waiting = iter(arguments)
-    while chunk := list(islice(waiting, 8 * workers)):
-        yield from joblib.Parallel(n_jobs=workers)(joblib.delayed(function)(*a) for a in chunk)
+    with joblib.Parallel(n_jobs=workers) as parallel:  # one pool of actors for all of them
+        while chunk := list(islice(waiting, 8 * workers)):
+            yield from parallel(joblib.delayed(function)(*a) for a in chunk)
 
 
 @contextmanager
