@@ -10,9 +10,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from copy import copy
 from typing import Annotated
 
 import typer
+from typer.models import CommandInfo
 
 from orchard.app import exits
 from orchard.app.options import (
@@ -292,7 +294,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     here = os.getcwd()
     if here not in sys.path:
         sys.path.append(here)
-    return exits.run(typer.main.get_command(app), sys.argv[1:] if arguments is None else list(arguments))
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    return exits.run(typer.main.get_command(_only(given[0]) if given else app), given)
+
+
+def _only(name: str) -> typer.Typer:
+    """The application with nothing but the command of this name, or all of it: building the others takes 40 ms."""
+    mine = copy(app)
+    mine.registered_commands = [c for c in app.registered_commands if _name(c) == name]
+    mine.registered_groups = [g for g in app.registered_groups if g.name == name]
+    return mine if mine.registered_commands or mine.registered_groups else app
+
+
+def _name(command: CommandInfo) -> str:
+    return command.name or (command.callback.__name__ if command.callback else "").replace("_", "-")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 from orchard.hw.arch import Architecture
@@ -143,11 +143,10 @@ class _Flow:
         `parent_side` merges the copies between parent and child; otherwise each copy's own words count. `one_copy` looks at the
         first copy of the parent (or of the child). `first_visits` counts only the first visit of each output tile.
         """
-        mover = self._mover()
-        own = self.problem.dims_of(self.tensor)
+        mover, own = self.mover, self.problem.dims_of(self.tensor)
         walks: dict[str, list[Step]] = {dim: [] for dim in self.problem.dims}
         run_at: int | None = None
-        for index, loop in self.nest.loops_above(self.child_at):
+        for index, loop in self.loops:
             if loop.axis is not None:
                 walk: Walk = self._spatial_walk(
                     index, loop, parent_side, one_copy, first_visits and loop.dim not in own
@@ -165,7 +164,7 @@ class _Flow:
         for dim, steps in walks.items():
             if dim not in own:
                 total *= _blocks(self.problem.sizes[dim], tuple(("first" if w == "merge" else w, t) for w, t in steps))
-        slide = self._slide_dim(mover)
+        slide = self.slide
         for axis in self.problem.access(self.tensor):
             sizes = tuple(self.problem.sizes[dim] for dim in axis.dims)
             chains = tuple(tuple(walks[dim]) for dim in axis.dims)
@@ -185,13 +184,18 @@ class _Flow:
             return "first" if first else "all"
         return "first" if one_copy else "all"
 
-    def _mover(self) -> int | None:
+    @cached_property
+    def loops(self) -> list[tuple[int, Loop]]:
+        return list(self.nest.loops_above(self.child_at))
+
+    @cached_property
+    def mover(self) -> int | None:
         """Index of the innermost temporal loop whose body (re)loads the tile; None: loaded once. MACs reload at every step."""
         own = self.problem.dims_of(self.tensor)
         at_mac = self.child_at == len(self.nest.nodes)
         movers = [
             index
-            for index, loop in self.nest.loops_above(self.child_at)
+            for index, loop in self.loops
             if loop.axis is None and (at_mac or loop.dim in own) and self._trips(index, loop) > 1
         ]
         return movers[-1] if movers else None
@@ -199,7 +203,10 @@ class _Flow:
     def _trips(self, index: int, loop: Loop) -> int:
         return -(-_size_above(self.nest, self.problem, loop.dim, index) // loop.tile)
 
-    def _slide_dim(self, mover: int | None) -> str | None:
+    @cached_property
+    def slide(self) -> str | None:
+        """The dim whose loop brings only what is new of a sliding window."""
+        mover = self.mover
         if mover is None or self.child_at == len(self.nest.nodes):
             return None
         loop = self.nest.nodes[mover]
@@ -207,7 +214,7 @@ class _Flow:
         for axis in self.problem.access(self.tensor):
             if loop.dim in axis.dims and len(axis.terms) > 1:
                 start = min(mover, self.parent_at)
-                later = [(i, n) for i, n in self.nest.loops_above(self.child_at) if i > start and n.dim in axis.dims]
+                later = [(i, n) for i, n in self.loops if i > start and n.dim in axis.dims]
                 if all(n.axis is None or self._trips(i, n) == 1 for i, n in later):
                     return loop.dim
         return None

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from orchard.ir.errors import GraphError, ParseError
@@ -30,10 +30,10 @@ class Axis:
     """One tensor axis as an affine sum of (coefficient, dim) pairs. A plain axis has one term, coefficient 1."""
 
     terms: tuple[tuple[int, str], ...]
+    dims: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
-    @property
-    def dims(self) -> tuple[str, ...]:
-        return tuple(dim for _, dim in self.terms)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "dims", tuple(dim for _, dim in self.terms))  # asked for all the time
 
     @property
     def is_plain(self) -> bool:

@@ -56,7 +56,11 @@ class Problem:
         return self.einsum.output if index == len(self.tensors) - 1 else self.einsum.inputs[index]
 
     def dims_of(self, tensor: str) -> frozenset[str]:
-        return frozenset(dim for axis in self.access(tensor) for dim in axis.dims)
+        return self._dims_of[tensor]
+
+    @cached_property
+    def _dims_of(self) -> dict[str, frozenset[str]]:
+        return {t: frozenset(dim for axis in self.access(t) for dim in axis.dims) for t in self.tensors}
 
     def role(self, tensor: str) -> str:
         """`I`, `W`, `I3`, … for inputs by position, `O` for the output."""

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -60,12 +60,35 @@ class Question:
     gap: float = 0.0
     constraints: Constraints = FREE
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Hash of the question and of the code that answers it. The name of the op plays no part."""
-        asked = replace(self, problem=replace(self.problem, name=""))
-        text = json.dumps([code_version(), _plain(asked)], sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        asked = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in ("problem", "arch")}
+        problem = _plain(replace(self.problem, name=""))
+        return digest(_data([code_version(), asked, problem, arch_text(self.arch)]))
+
+
+def digest(text: str) -> str:
+    """The name of a question."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _data(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+_ARCHS: dict[int, tuple[Architecture, str]] = {}
+"""Text of the machines that were asked about, by identity: a model asks a hundred times about one. They never change."""
+
+
+def arch_text(arch: Architecture) -> str:
+    """All of a machine as text."""
+    known = _ARCHS.get(id(arch))
+    if known is None or known[0] is not arch:
+        if len(_ARCHS) > 64:
+            _ARCHS.clear()
+        known = _ARCHS[id(arch)] = (arch, _data(_plain(arch)))
+    return known[1]
 
 
 def _plain(value: Any) -> Any:
