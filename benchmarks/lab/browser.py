@@ -68,8 +68,8 @@ def configure(page: Page, shots: Path, record: dict[str, Any]) -> None:
     answer = command_line(command)
     shown = page.locator('[data-number="decode.latency_s"] b').inner_text()
     record["matches_command_line"] = shown == f"{answer['phases']['decode']['latency_s'] * 1e3:.3g} ms"
-    page.get_by_role("button", name="Add a configuration").click()
-    page.locator('[data-slot="1"] [data-number="memory.total_bytes"]').wait_for(timeout=60_000)
+    add_three(page)
+    commands = page.locator("[data-command]").all_inner_texts()
     link = page.url
     page.emulate_media(color_scheme="dark")
     page.screenshot(path=shots / "dark.png", full_page=True)
@@ -77,13 +77,54 @@ def configure(page: Page, shots: Path, record: dict[str, Any]) -> None:
     page.emulate_media(color_scheme="light")
     page.goto("about:blank")
     page.goto(link)
-    page.locator('[data-slot="1"] [data-number="memory.total_bytes"]').wait_for(timeout=60_000)
-    same = page.locator("[data-command]").first.inner_text() == command
-    record["link_restores"] = same and page.locator("[data-slot]").count() == 2
+    page.locator("[data-command]").nth(3).wait_for(timeout=60_000)
+    record["link_restores"] = page.locator("[data-command]").all_inner_texts() == commands
+    page.locator("figure[data-figure^=placement]").nth(3).wait_for(timeout=90_000)
+    page.screenshot(path=shots / "four.png", full_page=True)
+    advised(page, shots, record)
     page.set_viewport_size({"width": 390, "height": 900})
     page.screenshot(path=shots / "narrow.png", full_page=True)
     record["narrow_overflows"] = page.evaluate("document.documentElement.scrollWidth > innerWidth")
     page.set_viewport_size({"width": 1300, "height": 1000})
+
+
+def add_three(page: Page) -> None:
+    """An uploaded model, another chip, and a chip of its own beside the first configuration."""
+    config = {
+        "model_type": "llama", "hidden_size": 512, "intermediate_size": 1376, "num_hidden_layers": 8, "num_attention_heads": 8,
+        "num_key_value_heads": 8, "vocab_size": 32000, "tie_word_embeddings": True,
+    }  # fmt: skip
+    for index in range(1, 4):
+        page.get_by_role("button", name="Add a configuration").click()
+        page.locator(f'[data-slot="{index}"] [data-command]').wait_for(timeout=60_000)
+        if index == 1:
+            file = {"name": "mine.json", "mimeType": "application/json", "buffer": json.dumps(config).encode()}
+            page.locator("#s1-file").set_input_files(file)
+            page.locator('[data-slot="1"] [data-command]', has_text="mine.json").wait_for(timeout=60_000)
+        elif index == 2:
+            page.locator("#s2-chip").select_option("a17pro")
+            page.locator('[data-slot="2"] [data-command]', has_text="a17pro").wait_for(timeout=60_000)
+    for figure in ("gpu.cores", "slc.size"):
+        page.locator(f"#s3-{figure}".replace(".", "\\.")).focus()
+        page.keyboard.press("End")
+        page.locator('[data-slot="3"] [data-command]', has_text=figure).wait_for(timeout=60_000)
+
+
+def advised(page: Page, shots: Path, record: dict[str, Any]) -> None:
+    page.locator('[data-slot="0"] summary', has_text="What to change").click()
+    page.locator("#s0-goal").fill("ttft<0.2s")
+    page.locator("#s0-goal").press("Enter")
+    page.locator('[data-slot="0"] [data-advice]').first.wait_for(timeout=60_000)
+    first = page.locator('[data-slot="0"] [data-advice]').first
+    title, predicted = first.get_attribute("data-advice"), first.locator("p").first.inner_text()
+    page.screenshot(path=shots / "advice.png", full_page=True)
+    record["axe_advice"] = serious(page)
+    page.locator('[data-slot="3"]').get_by_role("button", name="Remove").click()
+    first.get_by_role("button").click()
+    page.locator('[data-slot="3"] [data-command]').wait_for(timeout=60_000)
+    record["advice"] = {"title": title, "gain": predicted, "opens": page.locator('[data-slot="3"] [data-command]').inner_text()}
+    for slot in ("3", "2"):
+        page.locator(f'[data-slot="{slot}"]').get_by_role("button", name="Remove").click()
 
 
 def explore(page: Page, shots: Path, record: dict[str, Any]) -> None:

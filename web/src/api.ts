@@ -2,6 +2,7 @@
 export interface Config {
   model: string; chip: string; runtime?: string; engine?: string; weights?: string; kv?: string; activations?: string;
   batch?: number; prompt?: number; generate?: number; depth?: number; fidelity?: string; set?: Record<string, string>;
+  steps?: number; threads?: number; apply?: string[];
 }
 export interface Phase {
   tokens: number; latency_s: number; interval_s: [number, number]; bound_s: number; tokens_per_s: number; energy_j: number;

@@ -6,7 +6,7 @@ import { Slot, Tip } from "./slot";
 import "./style.css";
 
 export interface Catalogue {
-  models: { id: string; name: string }[]; chips: { id: string; name: string }[]; weights: string[]; kv: string[]; runtimes: string[]; suffixes: string[];
+  models: { id: string; name: string }[]; chips: { id: string; name: string }[]; weights: string[]; kv: string[]; runtimes: string[]; suffixes: string[]; folder: string[];
 }
 const FIRST: Config = { model: "llama-3.1-8b", chip: "m4max", weights: "q4_k_m" };
 const MOST = 4;
@@ -27,10 +27,11 @@ function App() {
     try {
       const [models, chips, about, files] = await Promise.all([
         get<{ models: { id: string; name: string; unpublished: string | null }[] }>("/models"), get<{ chips: { id: string; name: string }[] }>("/chips"),
-        get<{ weights: string[]; kv: string[]; runtimes: string[] }>("/about"), get<{ open: { id: string; name: string }[]; suffixes: string[] }>("/files"),
+        get<{ weights: string[]; kv: string[]; runtimes: string[] }>("/about"), get<{ open: { id: string; name: string }[]; folder: string[]; suffixes: string[] }>("/files"),
       ]);
       const known = models.models.filter((m) => !m.unpublished).map((m) => ({ id: m.name, name: m.id }));
-      setCatalogue({ ...about, models: [...files.open, ...known], chips: chips.chips, suffixes: files.suffixes });
+      const folder = files.folder.map((name) => ({ id: name, name: "a file of --models" }));
+      setCatalogue({ ...about, models: [...files.open, ...folder, ...known], chips: chips.chips, suffixes: files.suffixes, folder: files.folder });
     } catch (e) { setError((e as Error).message); }
   };
   useEffect(() => void load(), []);
@@ -42,6 +43,7 @@ function App() {
     addEventListener("keydown", escape);
     return () => { removeEventListener("hashchange", changed); removeEventListener("keydown", escape); };
   }, []);
+  const open = (c: Config) => setSlots((all) => (all.length < MOST ? [...all, c] : [...all.slice(0, MOST - 1), c]));
   const share = () => { void navigator.clipboard?.writeText(location.href); setSaid("The address of this page holds all configurations; it is copied."); };
   return (
     <>
@@ -54,9 +56,9 @@ function App() {
       <main>
         {error && <p class="error" role="alert">{error}</p>}
         {catalogue && <datalist id="models">{catalogue.models.map((m) => <option key={m.id} value={m.id}>{m.name}</option>)}</datalist>}
-        {catalogue && tab === "configure" && <div class="slots">{slots.map((config, i) => <Slot key={i} index={i} config={config} catalogue={catalogue} onTip={setTip} onFiles={() => void load()}
+        {catalogue && tab === "configure" && <div class="slots">{slots.map((config, i) => <Slot key={i} index={i} config={config} catalogue={catalogue} onTip={setTip} onFiles={() => void load()} onOpen={open}
           onConfig={(c) => setSlots((all) => all.map((old, j) => (j === i ? c : old)))} onRemove={slots.length > 1 ? () => setSlots(slots.filter((_, j) => j !== i)) : undefined} />)}</div>}
-        {catalogue && tab === "explore" && <Explore start={slots[0]} onOpen={(c) => { setSlots((all) => (all.length < MOST ? [...all, c] : [...all.slice(0, MOST - 1), c])); setTab("configure"); }} />}
+        {catalogue && tab === "explore" && <Explore start={slots[0]} onOpen={(c) => { open(c); setTab("configure"); }} />}
       </main>
       <div id="tip" role={tip ? "tooltip" : undefined} class={tip ? "tip" : "hidden"} style={tip ? { left: `${Math.max(8, Math.min(tip.at.left, innerWidth - 340))}px`, top: `${tip.at.bottom + 150 < innerHeight ? tip.at.bottom + 6 : Math.max(8, tip.at.top - 150)}px` } : {}}>
         {tip && <><b>{tip.label}: {tip.value}</b>{tip.why && <><p>{tip.why.text}</p><p>Kind: {tip.why.kind}. Source: {tip.why.source}.</p></>}</>}

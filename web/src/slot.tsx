@@ -2,6 +2,7 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Config, Figure as ChipFigure, Placement, View, Why, get, post, si, upload } from "./api";
 import { MemoryChart, PlacementChart, RooflineChart, Timeline, save } from "./charts";
+import { AdvicePanel } from "./advice";
 import type { Catalogue } from "./main";
 
 interface Knob { path: string; label: string; unit: string; scale: number; min: number; max: number; log?: boolean }
@@ -51,7 +52,7 @@ export function Number_(props: { label: string; value: string; why?: Why; name: 
 }
 export interface Tip { at: DOMRect; label: string; value: string; why?: Why }
 
-export function Slot(props: { index: number; config: Config; catalogue: Catalogue; onConfig: (c: Config) => void; onRemove?: () => void; onTip: (tip: Tip | null) => void; onFiles: () => void }) {
+export function Slot(props: { index: number; config: Config; catalogue: Catalogue; onConfig: (c: Config) => void; onRemove?: () => void; onTip: (tip: Tip | null) => void; onFiles: () => void; onOpen: (c: Config) => void }) {
   const { config, catalogue } = props;
   const [view, setView] = useState<View | null>(null), [error, setError] = useState(""), [busy, setBusy] = useState("");
   const [figures, setFigures] = useState<Record<string, ChipFigure>>({}), [place, setPlace] = useState<Placement | string>("");
@@ -96,15 +97,19 @@ export function Slot(props: { index: number; config: Config; catalogue: Catalogu
     if (text === null) delete set[path]; else set[path] = text;
     change({ set });
   };
-  const take = async (file: File | undefined) => {
-    if (!file) return;
-    setBusy(`Reading ${file.name}…`);
+  const read = async (name: string, opened: Promise<{ id: string }>) => {
+    setBusy(`Reading ${name}…`);
     try {
-      const found = await upload<{ id: string }>(file);
+      const found = await opened;
       props.onFiles();
-      props.onConfig({ ...config, model: found.id, weights: undefined });
+      props.onConfig({ ...config, model: found.id, weights: undefined, apply: undefined });
     } catch (e) { setError((e as Error).message); }
     setBusy("");
+  };
+  const take = (file: File | undefined) => { if (file) void read(file.name, upload<{ id: string }>(file)); };
+  const choose = (name: string) => {
+    if (catalogue.folder.includes(name)) void read(name, post<{ id: string }>("/files", { name }));
+    else change({ model: name, weights: undefined, apply: undefined });
   };
   const id = (name: string) => `s${props.index}-${name}`;
   const knobs = KNOBS.filter((k) => figures[k.path]?.si != null || config.set?.[k.path]);
@@ -116,11 +121,11 @@ export function Slot(props: { index: number; config: Config; catalogue: Catalogu
       <div class="row"><h2 style={{ flex: 1 }}>Configuration {props.index + 1}</h2>{props.onRemove && <button type="button" onClick={props.onRemove}>Remove</button>}</div>
       <div class="form">
         <label for={id("model")}>Model</label>
-        <input id={id("model")} list="models" value={config.model} onChange={(e) => change({ model: e.currentTarget.value, weights: undefined })} />
+        <input id={id("model")} list="models" value={config.model} onChange={(e) => choose(e.currentTarget.value)} />
         <label for={id("file")}>or a file</label>
         <div class="drop" onDragOver={(e) => { e.preventDefault(); e.currentTarget.classList.add("over"); }} onDragLeave={(e) => e.currentTarget.classList.remove("over")}
-          onDrop={(e) => { e.preventDefault(); e.currentTarget.classList.remove("over"); void take(e.dataTransfer?.files[0]); }}>
-          <input id={id("file")} type="file" accept={catalogue.suffixes.join(",")} onChange={(e) => void take(e.currentTarget.files?.[0])} />
+          onDrop={(e) => { e.preventDefault(); e.currentTarget.classList.remove("over"); take(e.dataTransfer?.files[0]); }}>
+          <input id={id("file")} type="file" accept={catalogue.suffixes.join(",")} onChange={(e) => take(e.currentTarget.files?.[0])} />
           <span>{busy || "Pick or drop; the file stays on this machine."}</span>
         </div>
         <label for={id("chip")}>Chip</label>
@@ -139,6 +144,8 @@ export function Slot(props: { index: number; config: Config; catalogue: Catalogu
         <select id={id("runtime")} value={config.runtime ?? ""} onChange={(e) => change({ runtime: e.currentTarget.value || undefined })}><option value="">chosen by engine and weights</option>{catalogue.runtimes.map((w) => <option key={w}>{w}</option>)}</select>
         <label for={id("fidelity")}>Kind</label>
         <select id={id("fidelity")} value={config.fidelity ?? "estimate"} onChange={(e) => change({ fidelity: e.currentTarget.value })}>{["bound", "estimate", "simulation"].map((w) => <option key={w}>{w}</option>)}</select>
+        {(config.apply?.length ?? 0) > 0 && <><span class="warn">Techniques</span><div class="row">{config.apply!.map((t) => <button key={t} type="button" aria-label={`Remove technique ${t}`}
+          onClick={() => change({ apply: config.apply!.length > 1 ? config.apply!.filter((o) => o !== t) : undefined })}>{t} ✕</button>)}</div></>}
         {SIZES.map((s) => <Slider key={s.name} id={id(s.name)} label={s.label} unit="" min={s.min} max={s.max} log={s.min > 0} step={1} value={config[s.name] ?? s.initial} changed={config[s.name] !== undefined}
           onValue={(v) => change({ [s.name]: Math.round(v) })} onReset={() => change({ [s.name]: undefined })} />)}
         {knobs.map((k) => {
@@ -161,6 +168,7 @@ export function Slot(props: { index: number; config: Config; catalogue: Catalogu
           </div>
           <p class="warn"><span class="key compute" /> compute <span class="key memory" /> memory <span class="key dispatch" /> dispatch</p>
           <details><summary>Breakdown of {shown} by op (estimate)</summary><Breakdown view={view} phase={shown} /></details>
+          <AdvicePanel id={id("goal")} config={config} onOpen={props.onOpen} />
           <h3>The same on the command line</h3>
           <p><code data-command>{view.command}</code></p>
           <div class="row">

@@ -77,6 +77,17 @@ def test_numbers_are_those_of_the_command_line(server: Server, capsys: pytest.Ca
     assert shown["command"].split()[1:] == COMMAND[:2] + COMMAND[2:4] + COMMAND[4:]
 
 
+def test_advice_is_that_of_the_command_line(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["advise", "resnet18", "--chip", "a16", "--goal", "latency<0.1ms", "--json"]) == 0
+    expected = json.loads(capsys.readouterr().out)
+    assert expected["recommendations"]
+    found = server.ask("POST", "/advise", json={"model": "resnet18", "chip": "a16", "goal": "latency<0.1ms"})
+    assert found.json() == expected
+    refused = server.ask("POST", "/advise", json={"model": "resnet18", "chip": "a16", "goal": "ttft<1s"})
+    assert refused.status_code == 422
+    assert "ttft" in refused.json()["error"]
+
+
 def test_a_view_is_consistent(server: Server) -> None:
     shown = server.ask("POST", "/view", json=BODY).json()
     SCHEMAS["orchard.view/1"].model_validate_json(json.dumps(shown))
@@ -95,7 +106,7 @@ def test_a_view_is_consistent(server: Server) -> None:
 BAD: list[tuple[dict[str, Any], int]] = [
     ({"model": "../../etc/passwd"}, 422),
     ({"model": "os:getcwd"}, 422),
-    ({"model": "upload:0123456789abcdef/x.onnx"}, 422),
+    ({"model": "upload:0123456789abcdef/x.onnx"}, 422),  # of another server: its file has to be picked again
     ({"chip": "/etc/passwd"}, 422),
     ({"chip": "x.yaml"}, 422),
     ({"batch": 0}, 422),

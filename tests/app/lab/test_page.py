@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,6 +66,29 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         thread.join(10)
 
 
+CONFIG = {
+    "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 128,
+    "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 256, "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+def four_configurations(page: Any) -> tuple[str, list[str]]:
+    """The first as it is, an uploaded model, another chip, a chip of its own. The address, and the command of each."""
+    for index in range(1, 4):
+        page.get_by_role("button", name="Add a configuration").click()
+        if index == 1:
+            file = {"name": "tiny.json", "mimeType": "application/json", "buffer": json.dumps(CONFIG).encode()}
+            page.locator("#s1-file").set_input_files(file)
+            page.locator('[data-slot="1"] [data-command]', has_text="tiny.json").wait_for(timeout=60_000)
+        elif index == 2:
+            page.locator("#s2-chip").select_option("a17pro")
+            page.locator('[data-slot="2"] [data-command]', has_text="a17pro").wait_for(timeout=60_000)
+    page.locator("#s3-gpu\\.cores").focus()
+    page.keyboard.press("End")
+    page.locator('[data-slot="3"] [data-command]', has_text="--set gpu.cores=").wait_for(timeout=60_000)
+    return page.url, page.locator("[data-command]").all_inner_texts()
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium here; ORCHARD_CHROMIUM names one")
 def test_a_walk_through_the_page(address: str) -> None:
     sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -88,8 +112,17 @@ def test_a_walk_through_the_page(address: str) -> None:
         page.keyboard.press("End")
         page.locator("[data-command]", has_text="--batch 256").wait_for(timeout=60_000)
         shown = number.locator("b").inner_text()
+        link, commands = four_configurations(page)
+        page.goto("about:blank")
+        page.goto(link)
+        page.locator("[data-command]").nth(3).wait_for(timeout=60_000)
+        restored = page.locator("[data-command]").all_inner_texts()
         browser.close()
     expected = answer(Request(model="llama-3.1-8b", chip="m4max", weights="q4_k_m", batch=256)).phases["decode"].latency_s
+    assert restored == commands
+    assert ["tiny.json" in c for c in commands] == [False, True, True, True]
+    assert "--chip a17pro" in commands[2]
+    assert "--set gpu.cores=" in commands[3]
     assert shown == f"{expected * 1e3:.3g} ms"
     assert not problems
     assert all(url.startswith((address, "data:")) for url in asked)

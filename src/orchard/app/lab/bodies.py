@@ -54,6 +54,12 @@ class PlaceBody(PredictBody):
     place: PlaceOptions = PlaceOptions()
 
 
+class AdviceBody(PredictBody):
+    """A configuration, and goals as `orchard advise --goal` reads them."""
+
+    goal: Text | None = None
+
+
 class StudyBody(Body):
     """A study of `orchard explore`, written as JSON."""
 

@@ -29,6 +29,8 @@ def checked_model(name: str, files: Mapping[str, str]) -> str:
         return name
     if name.lower() not in built_in_models():
         known = built_in_models() | set(files)
+        if name.startswith(("upload:", "folder:")):
+            raise StudyError(f"the model file {name.partition('/')[2][:80]!r} is not open on this server; pick it again")
         hint = did_you_mean(name[:80], known)
         raise StudyError(f"model {name[:80]!r} is not known{hint}; upload a file, or see /api/v1/models")
     return name
@@ -80,8 +82,7 @@ def view(body: Mapping[str, Any]) -> dict[str, Any]:
     from orchard.studies.view import view as viewed
 
     record = viewed(request_of(body)).to_dict()
-    name = body["model"]
-    return {**record, "command": record["command"].replace(name, name.partition("/")[2], 1)} if name in KEPT else record
+    return {**record, "command": _by_file(record["command"], body["model"])}
 
 
 def place(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -93,6 +94,22 @@ def place(body: Mapping[str, Any]) -> dict[str, Any]:
         time_limit_s=options["time_limit_s"], explain=False,
     )  # fmt: skip
     return found.to_dict()
+
+
+def advise(body: Mapping[str, Any]) -> dict[str, Any]:
+    from orchard.studies.advise import advise as advised
+
+    name = body["model"]
+    record = advised(request_of({k: v for k, v in body.items() if k != "goal"}), body["goal"]).to_dict()
+    for found in (*record["recommendations"], *filter(None, [record["combination"]])):
+        found["predict"] = _by_file(found["predict"], name)
+        found["how"] = [_by_file(text, name) for text in found["how"]]
+    return record
+
+
+def _by_file(command: str, name: str) -> str:
+    """A command as it is on the machine that has the file: its name instead of its id here."""
+    return command.replace(name, name.partition("/")[2]) if name in KEPT else command
 
 
 def chip(body: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +166,6 @@ def run_status(body: Mapping[str, Any]) -> dict[str, Any]:
 
 
 JOBS: dict[str, Callable[[dict[str, Any]], Any]] = {
-    "predict": predict, "view": view, "place": place, "chip": chip, "chips": chips, "models": models,
+    "predict": predict, "view": view, "place": place, "advise": advise, "chip": chip, "chips": chips, "models": models,
     "study_check": study_check, "run_status": run_status,
 }  # fmt: skip

@@ -12,15 +12,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from orchard import __version__
-from orchard.app.lab.bodies import FileBody, PlaceBody, PredictBody, PredictionBody, StudyBody
+from orchard.app.lab.bodies import AdviceBody, FileBody, PlaceBody, PredictBody, PredictionBody, StudyBody
 from orchard.app.lab.explorations import Explorations
 from orchard.app.lab.files import SAFE, Files
 from orchard.app.lab.guard import Access, App, Guard, Kept
 from orchard.app.lab.pool import Answer, Pool, Worker
 from orchard.app.lab.static import Page
 from orchard.app.lab.worker import refusal
+from orchard.report.schemas.advice import Advice
 from orchard.report.schemas.base import Record
 from orchard.report.schemas.catalogue import Chip, Chips, Models
 from orchard.report.schemas.explore import Runs
@@ -177,6 +179,12 @@ async def place(request: Request, body: PlaceBody) -> Response:
     return await ask(request, "place", dumped, placing=True)
 
 
+@router.post("/advise", response_model=Advice, tags=["answers"])
+async def advise(request: Request, body: AdviceBody) -> Response:
+    """The record of `orchard advise --json`: what to change, what it brings, how to make it. Takes seconds."""
+    return await ask(request, "advise", body.model_dump(), placing=True)
+
+
 @router.get("/files", response_model=FilesRecord, tags=["files"])
 async def files(request: Request) -> dict[str, Any]:
     """Model files: those of the server's folder, and those that were read."""
@@ -194,7 +202,10 @@ async def open_file(request: Request, body: FileBody) -> dict[str, Any]:
 @router.put("/files/{name}", response_model=FileRecord, tags=["files"])
 async def upload(request: Request, name: str) -> dict[str, Any]:
     """Read a model file: the body is its bytes."""
-    return (await lab_of(request).files.upload(name, request.stream())).to_dict()
+    try:
+        return (await lab_of(request).files.upload(name, request.stream())).to_dict()
+    except ClientDisconnect:
+        raise OrchardError(f"{name[:60]!r}: the upload ended early; send the file again") from None
 
 
 @router.get("/runs", response_model=Runs, tags=["explorations"])
