@@ -126,7 +126,8 @@ def map_command(
 
     if fuse:
         given = {"--job": job, "--factors": factors, "--constrain": constrain, "--emit": emit, "--format": form}
-        map_fused(op, arch, chip, engine, objective, size, time_limit, tuple(set or ()), given, overlap, json)
+        store = open_cache(cache, no_cache)
+        map_fused(op, arch, chip, engine, objective, size, time_limit, tuple(set or ()), given, overlap, store, json)
         return
     refuse_chain(op, overlap)
     from orchard.mapping import MappingError
@@ -135,7 +136,7 @@ def map_command(
     if job is not None:
         if op or arch or chip or size or constrain or emit or form:
             raise MappingError("--job names op and machine; give --objective, --factors, --time-limit or --json beside it")
-        map_shipped_job(job, objective, factors or "perfect", time_limit, json)
+        map_shipped_job(job, objective, factors or "perfect", time_limit, open_cache(cache, no_cache), json)
         return
     if not op:
         raise MappingError("nothing to map: expected an op such as gemm:m=64,k=64,n=64, or a model")
@@ -223,7 +224,7 @@ def map_one(
         print_text(mapping_text(mapped) if code is None else code)
 
 
-def map_shipped_job(name: str, objective: Any, factors: Any, time_limit: float | None, as_json: bool) -> None:
+def map_shipped_job(name: str, objective: Any, factors: Any, time_limit: float | None, store: Any, as_json: bool) -> None:
     """Every op of a job that ships with the package."""
     from orchard.app.map_fused import map_fused
     from orchard.mapping.jobs import job
@@ -235,7 +236,8 @@ def map_shipped_job(name: str, objective: Any, factors: Any, time_limit: float |
         note(f"{name} is a chain: orchard map {chosen.ops[0].op} --fuse --arch {chosen.arch}")
         wanted = objective or chosen.objective
         map_fused(
-            chosen.ops[0].op, chosen.arch, None, "", wanted, None, time_limit, (), {"--factors": factors}, None, as_json
+            chosen.ops[0].op, chosen.arch, None, "", wanted, None, time_limit, (), {"--factors": factors}, None, store,
+            as_json,
         )
         return
     mapped = map_job(chosen, objective, factors=factors, time_limit_s=time_limit, say=note)

@@ -11,7 +11,8 @@ from orchard.app.output import note, print_json, print_text
 
 def map_fused(
     text: str, arch_name: str | None, chip: str | None, engine: str, objective: str | None, sizes: list[str] | None,
-    time_limit: float | None, overrides: tuple[str, ...], unused: Mapping[str, object], overlap: bool | None, as_json: bool,
+    time_limit: float | None, overrides: tuple[str, ...], unused: Mapping[str, object], overlap: bool | None, store: Any,
+    as_json: bool,
 ) -> None:  # fmt: skip
     """Map a chain and print it. `unused` are options that --fuse does not take; `overlap` replaces what the machine says about
     its vector unit."""
@@ -19,7 +20,7 @@ def map_fused(
     from orchard.mapping.chain_text import parse_chain
     from orchard.mapping.ops import parse_sizes
     from orchard.report.fused import fused_record, fused_text
-    from orchard.studies.fuse import map_chain
+    from orchard.studies.fuse_cache import ChainQuestion, solve_chain
     from orchard.studies.map_machine import machine_for
 
     for name, value in unused.items():
@@ -39,7 +40,9 @@ def map_fused(
             raise MappingError(f"{arch.name} has no vector unit, so nothing can overlap with it or take turns")
         arch = replace(arch, vector=replace(arch.vector, overlap=overlap))
     chosen: Any = objective or ("latency" if chip is not None else "edp")
-    mapped = map_chain(chain, arch, chosen, time_limit_s=time_limit, say=note)
+    mapped, was_stored = solve_chain(ChainQuestion(chain, arch, chosen, time_limit), store, say=note)
+    if was_stored:
+        note(f"from the cache, found in {mapped.search_s:.2f} s")
     if as_json:
         print_json(fused_record(mapped))
     else:

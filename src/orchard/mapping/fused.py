@@ -25,8 +25,9 @@ from math import prod
 from orchard.hw.arch import Architecture
 from orchard.ir.einsum import Axis
 from orchard.mapping.chain import Chain, VectorOp, extent
+from orchard.mapping.errors import MappingError
 from orchard.mapping.halo import Blocks, Links, links, windowed
-from orchard.mapping.nest import Nest, print_nest
+from orchard.mapping.nest import Keep, Nest, nest_errors, print_nest
 from orchard.mapping.problem import Problem
 
 Kept = frozenset[tuple[str, str]]
@@ -325,6 +326,47 @@ def in_place(chain: Chain, first: int, last: int) -> dict[str, str]:
                 if t in own and chain.readers[t][-1] == i and access == op.accesses[-1] and op.output not in found:
                     found[op.output] = t
     return found
+
+
+def fused_errors(mapping: FusedMapping, chain: Chain, arch: Architecture) -> None:
+    """Raise MappingError at the first rule that a mapping breaks: groups that are not the chain, loops, pins or kept rows that a
+    group may not have, nests that are missing or not nests of the op's tile."""
+    if [i for group in mapping.groups for i in group.ops] != list(range(len(chain.ops))):
+        raise MappingError(f"{chain.name}: the groups are not the chain's ops in order")
+    at_root = mapping.level is not None and arch.level(mapping.level) is arch.levels[0]
+    if at_root or not mapping.whole <= set(chain.intermediates):
+        raise MappingError(f"{chain.name}: only intermediates stay on the chip")
+    for group in mapping.groups:
+        _group_errors(mapping, group, chain, arch)
+
+
+def _group_errors(mapping: FusedMapping, group: Group, chain: Chain, arch: Architecture) -> None:
+    walked = [loop.dim for loop in group.loops]
+    allowed = () if len(group.ops) == 1 else shared_dims(chain, group.first, group.last)
+    if len(group.ops) == 1 and isinstance(chain.ops[group.first], VectorOp):
+        allowed = shared_dims(chain, group.first, group.last)
+    if len(set(walked)) < len(walked) or not set(walked) <= set(allowed):
+        raise MappingError(f"{chain.name}: loops over {walked} are not shared by ops {group.first} to {group.last}")
+    if any(loop.tile < 1 or chain.sizes[loop.dim] % loop.tile for loop in group.loops):
+        raise MappingError(f"{chain.name}: a shared tile does not divide its dim")
+    around = set(outside(chain, group.first, group.last)) - mapping.whole
+    if not set(group.pins) <= around or not all(0 <= depth <= len(group.loops) for depth in group.pins.values()):
+        raise MappingError(f"{chain.name}: {sorted(group.pins)} may not be pinned by ops {group.first} to {group.last}")
+    if not group.kept <= set(keepable(chain, group.first, group.last)):
+        raise MappingError(f"{chain.name}: {sorted(group.kept)} are no rows that can be kept")
+    if mapping.level is None and (group.loops or group.pins or len(group.ops) > 1):
+        raise MappingError(f"{chain.name}: nothing is shared without a level")
+    shape = Shape.of(chain, group)
+    near = (shape.own | set(group.pins) | mapping.whole) if mapping.level is not None else frozenset()
+    for i in group.ops:
+        op = chain.ops[i]
+        if isinstance(op, Problem):
+            for phase in shape.variants(i):
+                if (i, phase) not in group.later if phase else i not in group.nests:
+                    raise MappingError(f"{chain.name}: {op.name} has no nest")
+                tile = Problem(op.name, op.einsum, shape.sizes(i, phase), op.tensors, op.bits)
+                there = tuple(Keep(mapping.level or "", t) for t in op.tensors if t in near)
+                nest_errors(Nest((*there, *group.nest(i, phase).nodes)), tile, arch)
 
 
 def print_fused(mapping: FusedMapping, chain: Chain, arch: Architecture) -> str:

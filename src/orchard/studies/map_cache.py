@@ -14,13 +14,13 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property, lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from orchard.cost.mapped import check_capacity, estimate
 from orchard.cost.nest import count
@@ -32,6 +32,8 @@ from orchard.mapping.nest import Keep, Loop, Nest, nest_errors
 from orchard.mapping.problem import Problem
 from orchard.studies.map import MappedOp, objective_value
 from orchard.studies.nest_search import Objective
+
+Answer = TypeVar("Answer")
 
 FORMAT = "orchard.cached-mapping/1"
 MOST = 20_000
@@ -65,12 +67,12 @@ class Question:
         """Hash of the question and of the code that answers it. The name of the op plays no part."""
         asked = {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name not in ("problem", "arch")}
         problem = _plain(replace(self.problem, name=""))
-        return digest(_data([code_version(), asked, problem, arch_text(self.arch)]))
+        return digest([code_version(), asked, problem, arch_text(self.arch)])
 
 
-def digest(text: str) -> str:
-    """The name of a question."""
-    return hashlib.sha256(text.encode()).hexdigest()
+def digest(data: Any) -> str:
+    """The name of a question: hash of its parts."""
+    return hashlib.sha256(_data(_plain(data)).encode()).hexdigest()
 
 
 def _data(value: Any) -> str:
@@ -107,11 +109,16 @@ def _plain(value: Any) -> Any:
 @lru_cache(maxsize=1)
 def code_version() -> str:
     """Hash of the mapper's own files."""
-    digest = hashlib.sha256()
-    for package, names in CODE.items():
+    return hash_of(CODE)
+
+
+def hash_of(code: Mapping[str, tuple[str, ...]]) -> str:
+    """Hash of files, by package."""
+    found = hashlib.sha256()
+    for package, names in code.items():
         for name in names:
-            digest.update((resources.files(package) / name).read_bytes())
-    return digest.hexdigest()
+            found.update((resources.files(package) / name).read_bytes())
+    return found.hexdigest()
 
 
 def default_folder() -> Path:
@@ -136,18 +143,24 @@ class MappingCache:
 
     def get(self, question: Question) -> MappedOp | None:
         """The stored answer, checked against its own nest; None where there is none that holds."""
-        key = question.key
-        try:
-            data = json.loads(self.path(key).read_bytes())
-            return _answer(question, data) if data.get("format") == FORMAT and data.get("key") == key else None
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, MappingError, ArchError, RecursionError):
-            return None
+        return self.read(question.key, lambda data: _answer(question, data))
 
     def put(self, question: Question, mapped: MappedOp) -> None:
         """Store an answer. Another writer of the same question wins or loses as a whole."""
-        key = question.key
+        self.write(question.key, _entry(mapped))
+
+    def read(self, key: str, answer: Callable[[dict[str, Any]], Answer | None]) -> Answer | None:
+        """What `answer` makes of the entry; None where there is no whole entry, or where it raises what broken data raises."""
+        try:
+            data = json.loads(self.path(key).read_bytes())
+            return answer(data) if data.get("format") == FORMAT and data.get("key") == key else None
+        except (OSError, ValueError, TypeError, LookupError, AttributeError, MappingError, ArchError, RecursionError):
+            return None
+
+    def write(self, key: str, entry: dict[str, Any]) -> None:
+        """Store JSON data under a key, whole or not at all."""
         target = self.path(key)
-        text = json.dumps(_entry(key, mapped), separators=(",", ":"), allow_nan=False)
+        text = json.dumps({"format": FORMAT, "key": key} | entry, separators=(",", ":"), allow_nan=False)
         scratch = target.with_name(f".{key[:16]}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -189,16 +202,24 @@ def _remove(file: Path) -> int:
     return 1
 
 
-def _entry(key: str, mapped: MappedOp) -> dict[str, Any]:
-    nodes = [
-        ["keep", n.level, n.tensor] if isinstance(n, Keep) else ["loop", n.dim, n.tile, n.axis]
-        for n in mapped.nest.nodes
-    ]
+def _entry(mapped: MappedOp) -> dict[str, Any]:
     return {
-        "format": FORMAT, "key": key, "tensors": list(mapped.problem.tensors), "nest": nodes, "value": mapped.value,
+        "tensors": list(mapped.problem.tensors), "nest": nest_data(mapped.nest), "value": mapped.value,
         "optimal": mapped.optimal, "bound": mapped.bound, "mappings_considered": mapped.mappings_considered,
         "mappings_in_space": str(mapped.mappings_in_space), "search_s": mapped.search_s,
     }  # fmt: skip
+
+
+def nest_data(nest: Nest) -> list[list[Any]]:
+    """A nest as JSON data."""
+    return [
+        ["keep", n.level, n.tensor] if isinstance(n, Keep) else ["loop", n.dim, n.tile, n.axis] for n in nest.nodes
+    ]
+
+
+def nest_from(data: list[list[Any]]) -> Nest:
+    """The nest of `nest_data`."""
+    return Nest(tuple(_node(node) for node in data))
 
 
 def _node(data: list[Any]) -> Loop | Keep:
@@ -207,10 +228,15 @@ def _node(data: list[Any]) -> Loop | Keep:
     return Loop(str(data[1]), int(data[2]), None if data[3] is None else str(data[3]))
 
 
+def holds(stored: Any, value: float, bound: Any) -> bool:
+    """Whether a stored value is what its mapping is worth, and its bound is one."""
+    return abs(float(stored) - value) <= 1e-9 * abs(value) and float(bound) <= value * (1 + 1e-9)
+
+
 def _answer(question: Question, data: dict[str, Any]) -> MappedOp | None:
     """The entry as an answer; None where the stored value is not what the nest is worth."""
     problem, arch = question.problem, question.arch
-    nest = Nest(tuple(_node(node) for node in data["nest"]))
+    nest = nest_from(data["nest"])
     nest_errors(nest, problem, arch)
     if violation(nest, question.constraints, problem, arch) is not None:
         return None
@@ -218,10 +244,9 @@ def _answer(question: Question, data: dict[str, Any]) -> MappedOp | None:
     check_capacity(counts, problem, arch)
     cost = estimate(counts, problem, arch)
     value = objective_value(question.objective, cost, counts, arch, problem)
-    bound, stored = float(data["bound"]), float(data["value"])
-    if abs(stored - value) > 1e-9 * abs(value) or not bound <= value * (1 + 1e-9):
+    if not holds(data["value"], value, data["bound"]):
         return None
     return MappedOp(
-        problem, arch, question.objective, nest, counts, cost, bool(data["optimal"]), bound,
+        problem, arch, question.objective, nest, counts, cost, bool(data["optimal"]), float(data["bound"]),
         int(data["mappings_considered"]), int(data["mappings_in_space"]), float(data["search_s"]),
     )  # fmt: skip
