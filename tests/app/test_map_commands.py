@@ -47,6 +47,7 @@ def test_text_shows_nest_and_proof(capsys: pytest.CaptureFixture[str]) -> None:
         ["map", "qwen3-0.6b", "--chip", "m4", "--engine", "gpu", "--objective", "speed"],
         ["bounds", "gemm:m=8,k=8,n=8", "--arch", "E16", "--level", "L9"],
         ["bounds", "gemm:m=8,k=8,n=8"],
+        ["bounds", "attention:h=2,m=8,p=8,e=8", "--arch", "A64"],
         ["bounds", "gemm:m=8,k=8,n=8", "--arch", "E16", "--plot", "/no/such/folder/f.svg"],
     ],
 )

@@ -29,6 +29,7 @@ def bounds_command(
 ) -> None:
     """How much memory is worth having: least off-chip traffic of an op against capacity."""
     from orchard.mapping import MappingError
+    from orchard.mapping.chain_text import is_chain
     from orchard.mapping.ops import parse_op, parse_sizes
     from orchard.report.capacity import capacity_record, capacity_svg, capacity_text
     from orchard.studies.capacity import capacity_curve
@@ -36,6 +37,11 @@ def bounds_command(
 
     if factors not in ("perfect", "imperfect"):
         raise MappingError(f"--factors is {factors!r}, expected perfect or imperfect")
+    if is_chain(op):
+        raise MappingError(
+            f"{op[:60]!r} names several ops, bounds takes one; a chain's least traffic on one machine: "
+            f"orchard map {op[:60]!r} --fuse --objective traffic"
+        )
     problem = parse_op(op, parse_sizes(",".join(size or [])))
     machine = machine_for(arch, chip, engine, tuple(set or ()))
     tiles: Any = factors
