@@ -122,6 +122,8 @@ def runs_show(run: RunFolder, points: Points = 8, json: AsJson = False) -> None:
     study, store = open_run(run)
     if store.manifest()["state"] != "complete":
         raise OrchardError(f"{run}: the run is not complete; finish it with 'orchard runs resume {run}'")
+    if lost := store.lost(store.manifest()):
+        raise OrchardError(f"{run}: part {lost[0]} is missing; evaluate it again with 'orchard runs resume {run}'")
     _run(study, run, 1, "loky", None, points, json)
 
 

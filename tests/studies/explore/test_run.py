@@ -8,7 +8,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ import pytest
 from orchard.search.pareto import front
 from orchard.search.sampling import grid
 from orchard.studies.errors import StudyError
+from orchard.studies.explore import run as run_module
 from orchard.studies.explore.evaluate import Evaluator
 from orchard.studies.explore.run import Pool, explore, objective_values
 from orchard.studies.explore.runs import compare_runs, export, list_runs
@@ -152,6 +156,60 @@ def test_a_damaged_part_is_named(tmp_path: Path) -> None:
     part.write_bytes(part.read_bytes()[:50])
     with pytest.raises(StudyError, match="part-000002"):
         explore(write(tmp_path), tmp_path / "run")
+
+
+def test_a_changed_bit_in_a_part_is_found(tmp_path: Path) -> None:
+    explore(write(tmp_path), tmp_path / "run")
+    store = Store(tmp_path / "run")
+    recorded, path = store.manifest()["digest"], store.part_path(1)
+    whole = path.read_bytes()
+    for place in range(100, len(whole), len(whole) // 7):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with suppress(StudyError):  # a bit that no number depends on may change
+            assert explore(write(tmp_path), tmp_path / "run").digest == recorded
+        assert store.manifest()["digest"] == recorded
+    path.write_bytes(whole)
+    part = store.read_part(1)
+    part.rows["latency_s"][3] *= 1 + 1e-15
+    store.write_part(1, part)  # a part with numbers of its own, whole in itself
+    with pytest.raises(StudyError, match="no longer those recorded"):
+        explore(write(tmp_path), tmp_path / "run")
+
+
+def test_what_is_lost_of_a_complete_run_is_said(tmp_path: Path) -> None:
+    explore(write(tmp_path), tmp_path / "run")
+    store = Store(tmp_path / "run")
+    assert store.lost(store.manifest()) == []
+    store.part_path(3).unlink()
+    (tmp_path / "run" / "parts" / "part-abc.parquet").touch()
+    assert store.lost(store.manifest()) == [3]
+    assert [r.parts for r in list_runs(tmp_path)] == [9]
+
+
+@pytest.mark.parametrize("text", [TEXT, GUIDED])
+def test_a_worker_that_dies_costs_no_result(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool that breaks once in the middle, as the pools' libraries show a killed worker."""
+    path = write(tmp_path, text)
+    whole = explore(path, tmp_path / "whole")
+    broken: list[int] = []
+    real = run_module.mapped
+
+    @contextmanager
+    def breaking(pool: Pool) -> Iterator[Any]:
+        with real(pool) as run:
+
+            def once(function: Any, arguments: Any) -> Iterator[Any]:
+                for number, result in enumerate(run(function, arguments)):
+                    if not broken and len(Store(tmp_path / "run").finished()) > 1 - number:
+                        broken.append(number)
+                        raise RuntimeError("a worker was killed")
+                    yield result
+
+            yield once
+
+    monkeypatch.setattr(run_module, "mapped", breaking)
+    assert explore(path, tmp_path / "run").digest == whole.digest
+    assert len(broken) == 1
 
 
 def test_parts_come_back_as_they_were(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,7 @@ from orchard.studies.map_cache import code_version
 from orchard.units import OrchardError
 
 BACKENDS = ("loky", "dask", "ray")
+T = TypeVar("T")
 Progress = Callable[[int, int], None]
 """Told (designs done, designs in all) after each batch."""
 _AXIS = "_u{}"
@@ -86,7 +87,13 @@ def explore(
         evaluator.prepare(pool.workers if pool is not None else 1)
         parts = _proposed(chosen, store, pool or Pool(), progress)
         outcome = _finished(chosen, store, evaluator, parts, began)
-        store.write_manifest({**store.manifest(), **_result(outcome)})
+        before = store.manifest()
+        if before["state"] == "complete" and before.get("digest", outcome.digest) != outcome.digest:
+            raise StudyError(
+                f"{folder}: the numbers are no longer those recorded when the run was complete (a part changed); "
+                "run the study again in a new folder"
+            )
+        store.write_manifest({**before, **_result(outcome)})
     return outcome
 
 
@@ -170,7 +177,7 @@ def _planned(study: Study, store: Store, pool: Pool, progress: Progress | None) 
 _MOST_DEATHS = 5
 
 
-def _outliving_workers(work: Callable[[], None], store: Store) -> None:
+def _outliving_workers(work: Callable[[], T], store: Store) -> T:
     """Do `work`; when a worker dies, start the pool again for what is missing. Gives up when a whole pool brings nothing new.
 
     A dead worker shows as whatever error the pool's library has for it; errors of our own are passed on at once.
@@ -266,6 +273,12 @@ def _local_front(study: Study, rows: Rows) -> NDArray[np.int64]:
 
 def _guided(study: Study, store: Store, pool: Pool, progress: Progress | None) -> Iterator[Part]:
     """NSGA-II and Optuna: one part per generation. What is on disk is told to the search instead of being evaluated again."""
+    number = _outliving_workers(lambda: _generations(study, store, pool, progress), store)
+    return (store.read_part(n) for n in range(number))
+
+
+def _generations(study: Study, store: Store, pool: Pool, progress: Progress | None) -> int:
+    """Evaluate and store what is missing; the number of generations."""
     search = _search_of(study)
     done, evaluated, number = store.finished(), 0, 0
     points = next(search, None)
@@ -285,7 +298,7 @@ def _guided(study: Study, store: Store, pool: Pool, progress: Progress | None) -
                 points = search.send((_plain_objectives(study, part.rows), part.rows["broken"]))
             except StopIteration:
                 points = None
-    return (store.read_part(n) for n in range(number))
+    return number
 
 
 def _search_of(study: Study) -> Any:

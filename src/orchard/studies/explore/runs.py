@@ -76,11 +76,14 @@ def list_runs(root: Path) -> list[RunSummary]:
         store = Store(path.parent)
         try:
             data = store.manifest()
-        except StudyError:
+            state = state_of(store, data)
+        except (StudyError, KeyError):
+            continue
+        if not {"name", "created", "chip", "method", "designs"} <= data.keys():
             continue
         found.append(
             RunSummary(
-                folder=path.parent, name=data["name"], state=state_of(store, data), created=data["created"], chip=data["chip"],
+                folder=path.parent, name=data["name"], state=state, created=data["created"], chip=data["chip"],
                 method=data["method"], designs=data["designs"], parts=len(store.finished()),
                 front_size=data.get("front_size"),
             )

@@ -80,7 +80,7 @@ def sensitivity(
     `span`: the range of each figure in the Sobol study, as factors of its value. Raises StudyError for an unknown figure.
     """
     soc = load_chip(chip, list(overrides))
-    wanted = [*figures] or [path for path in soc.parameters() if soc[path] > 0 and path not in _FIXED]
+    wanted = [*dict.fromkeys(figures)] or [path for path in soc.parameters() if soc[path] > 0 and path not in _FIXED]
     for path in wanted:
         if path not in FIGURES or FIGURES[path].is_text:
             raise StudyError(f"no figure of a chip is called {path[:60]!r}{did_you_mean(path, FIGURES)}")

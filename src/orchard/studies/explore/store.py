@@ -94,7 +94,15 @@ class Store:
 
     def finished(self) -> set[int]:
         """Numbers of the parts that are there."""
-        return {int(p.stem.rpartition("-")[2]) for p in (self.folder / "parts").glob("part-*.parquet")}
+        names = (p.stem.rpartition("-")[2] for p in (self.folder / "parts").glob("part-*.parquet"))
+        return {int(number) for number in names if number.isdecimal()}
+
+    def lost(self, manifest: Mapping[str, Any]) -> list[int]:
+        """Parts that a complete run should have and has not; of a guided run, those before its last."""
+        done = self.finished()
+        guided = manifest["method"] in ("nsga2", "optuna")
+        count = max(done, default=0) + 1 if guided else -(-manifest["designs"] // manifest["batch"])
+        return [number for number in range(count) if number not in done]
 
     def clean(self) -> None:
         """Remove what a killed run left half-written."""
@@ -118,7 +126,7 @@ class Store:
             connection.register("part_rows", rows)
             connection.execute(
                 f"COPY (SELECT * FROM part_rows) TO '{_quoted(target)}' (FORMAT parquet, COMPRESSION zstd, "
-                f"KV_METADATA {{evaluated: '{part.evaluated}', feasible: '{part.feasible}'}})"
+                f"KV_METADATA {{evaluated: '{part.evaluated}', feasible: '{part.feasible}', digest: '{_content(part.rows)}'}})"
             )
         finally:
             connection.close()
@@ -138,10 +146,15 @@ class Store:
         finally:
             connection.close()
         counts = dict(pairs)
-        return Part({n: _unmasked(c) for n, c in rows.items()}, int(counts["evaluated"]), int(counts["feasible"]))
+        part = Part({n: _unmasked(c) for n, c in rows.items()}, int(counts["evaluated"]), int(counts["feasible"]))
+        if counts.get("digest", wanted := _content(part.rows)) != wanted:
+            raise StudyError(f"{path}: a damaged part (its numbers are not those written); delete it and resume the run")
+        return part
 
     def query(self, sql: str) -> Rows:
         """SQL over `designs`, the union of all parts. Raises StudyError where a part is damaged."""
+        for number in sorted(self.finished()):
+            self.read_part(number)
         connection = duckdb_connection()
         try:
             pattern = _quoted(self.folder / "parts" / "part-*.parquet")
@@ -210,6 +223,11 @@ def _said_by_duckdb(error: Exception) -> str:
     """What the system said, where DuckDB passes its number on; else DuckDB's first line."""
     number = re.search(r'"errno":"(\d+)"', str(error))
     return os.strerror(int(number[1])) if number else str(error).splitlines()[0][:200]
+
+
+def _content(rows: Rows) -> str:
+    """Digest of a part's numbers, the same for every kind of NaN: a changed bit on the disk is found when it is read."""
+    return digest({n: np.where(np.isnan(c), np.nan, c) if c.dtype.kind == "f" else c for n, c in rows.items()})
 
 
 def _unmasked(column: Any) -> NDArray[Any]:

@@ -220,6 +220,8 @@ def _si(name: str, item: Located) -> float:
     except OrchardError as error:
         item.fail(str(error))
     number = item.number(f"knob {name}", 0.0, 1e18)
+    if spec.unit == "count" and number != int(number):
+        item.fail(f"knob {name}: got {number:g}, expected a whole number")
     if spec.dimension not in ("count", "fraction"):
         example = DIMENSIONS[spec.dimension].example
         item.fail(f"knob {name}: got {number:g} without a unit, expected a quantity such as {example}")

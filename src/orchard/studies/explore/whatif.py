@@ -58,6 +58,9 @@ def what_if(
         raise StudyError("what-if needs at least one --set, for example --set dram.bandwidth=200GB/s")
     evaluator = Evaluator(study_of(chip, overrides, workloads, ()))
     variants = {text: _variant(chip, overrides, text) for text in changes}
+    named = [path for path, _ in variants.values()]
+    if len(set(named)) < len(changes):
+        raise StudyError(f"what-if: {max(named, key=named.count)} is set twice; give each figure one value")
     before = _state("as it is", evaluator, {})
     alone = tuple(_state(text, evaluator, dict([pair])) for text, pair in variants.items()) if len(changes) > 1 else ()
     after = _state(", ".join(changes), evaluator, dict(variants.values()))
