@@ -103,3 +103,16 @@ def test_one_row_is_bound_by_bytes():
     expected = 4 * 4096 * 4096 / (float(hw["cpu.bandwidth"]) * p["stream_efficiency"])
     assert seconds("accelerate-cpu-ops", "m4", product(1, 4096, 4096)) == pytest.approx(expected, rel=0.01)
     assert np.isfinite(seconds("accelerate-cpu-ops", "m5", product(64, 64, 64)))  # a chip without P clusters
+
+
+def test_operands_of_a_product_are_packed_by_the_core_and_read_once_from_memory():
+    """Few columns, little arithmetic: a core reads, writes and reads again what DRAM gives once."""
+    hw, p = HardwareArrays.of(load_chip("m1")), load_profile("accelerate-cpu-ops").values()
+    rows, depth = 16, 1_000_000
+    x = product(rows, 16, depth)
+    operands, draw = 4.0 * 2 * rows * depth, p["cluster_bytes_per_cycle"] * float(hw["cpu.p.clock"])
+    no_work = {"matrix_efficiency": 1e6, "parallel_work": 1e30}
+    assert seconds("accelerate-cpu-ops", "m1", x, **no_work) == pytest.approx(3 * operands / draw, rel=0.01)
+    from_memory = operands / (float(hw["cpu.bandwidth"]) * p["stream_efficiency"])
+    fast_core = {**no_work, "cluster_bytes_per_cycle": 1e6}
+    assert seconds("accelerate-cpu-ops", "m1", x, **fast_core) == pytest.approx(from_memory, rel=0.01)

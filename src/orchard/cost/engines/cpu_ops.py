@@ -3,9 +3,10 @@
 A product runs on the matrix units (AMX, SME), one per cluster, at `matrix_efficiency` of their peak (a second die adds
 `second_die` of its own). A small product fills them in part: `half_side` is the narrow side and `half_work` the MACs at which
 half the rate is reached; below `parallel_work` MACs it stays on the unit of one cluster. One row or column is a matrix-vector
-product, bound by bytes. Beside the arithmetic stand the bytes, at what
-the clusters that help draw (`cluster_bytes_per_cycle` each; a matrix times one vector: `vector_bytes_per_cycle`),
-at most `stream_efficiency` of the CPU's bandwidth; the first touch of a result that the library has just allocated
+product, bound by bytes. Beside the arithmetic stand the bytes: operands are copied into contiguous panels, so a core passes over
+them `packing_passes` times, at what the clusters that help draw (`cluster_bytes_per_cycle` each). Panels stay in caches, so
+DRAM sees each byte once, at `stream_efficiency` of the CPU's bandwidth. A matrix times one vector packs nothing and draws
+`vector_bytes_per_cycle`. Then the first touch of a result that the library has just allocated
 (`fresh_bytes_per_cycle` of a cluster), and the layout of a bias before products are added to it (`bias_bytes_per_cycle` of a
 cluster; of one alone where the profile says `bias_on_one`). Zeroing writes a result once, a bias is written and read back, so
 neither is faster than that many bytes at the CPU's bandwidth.
@@ -36,10 +37,12 @@ def cpu_times(k: KernelArrays, hw: Hardware, p: Mapping[str, float], rules: Mapp
     drawing = p["cluster_bytes_per_cycle"] * (1.0 + others * _shared_out(k, p))
     single = (k.batch <= 1.0) & (np.minimum(k.rows, k.columns) <= 1.0)
     drawing = np.where(single, p["vector_bytes_per_cycle"], drawing)
-    moved = k.weight_bytes + k.state_bytes + k.input_bytes + k.output_bytes
+    operands = k.weight_bytes + k.state_bytes + k.input_bytes
     rate = hw["cpu.bandwidth"] * p["stream_efficiency"]
-    drawn = np.where(products, np.minimum(rate, drawing * clock), rate)
-    compute, memory = overlapped(compute, moved / drawn, p["overlap_sharpness"])
+    passes = np.where(products & ~single, p["packing_passes"], 1.0)
+    drawn = np.where(products, (operands * passes + k.output_bytes) / (drawing * clock), 0.0)
+    streamed = np.maximum((operands + k.output_bytes) / rate, drawn)
+    compute, memory = overlapped(compute, streamed, p["overlap_sharpness"])
     writers = 1.0 if rules.get("bias_on_one") else clusters
     written = np.where(products, k.output_bytes, 0.0)
     biased = np.where(products & (k.vector_ops > 0), k.output_bytes, 0.0)
