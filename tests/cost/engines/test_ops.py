@@ -116,3 +116,15 @@ def test_operands_of_a_product_are_packed_by_the_core_and_read_once_from_memory(
     from_memory = operands / (float(hw["cpu.bandwidth"]) * p["stream_efficiency"])
     fast_core = {**no_work, "cluster_bytes_per_cycle": 1e6}
     assert seconds("accelerate-cpu-ops", "m1", x, **fast_core) == pytest.approx(from_memory, rel=0.01)
+
+
+def test_the_general_kernel_of_old_builds_has_one_size_of_block():
+    """Without the time of bytes, 32 columns cost there what 33 cost; kernels by shape halve their block."""
+
+    def narrow_over_wide(profile, chip):
+        a, b = (seconds(profile, chip, product(65536, n, 1024), stream_efficiency=1e6) for n in (32, 33))
+        return a / b
+
+    assert narrow_over_wide("mps-gpu-ops-2024", "m1pro") == pytest.approx(1.0, rel=0.01)
+    assert narrow_over_wide("mps-gpu-ops", "m1pro") == pytest.approx(0.5, rel=0.02)
+    assert narrow_over_wide("mps-gpu-ops-2024", "m4") == pytest.approx(0.5, rel=0.02)  # M3 and later have no such kernel

@@ -8,7 +8,8 @@ The unit of arithmetic is the lane cycle (one FP32 lane for one clock, one MAC).
 is cut along the reduction (`split_most` parts). The last round leaves cores idle (`tail` rounds), each block starts and ends with
 loads and stores that hide nothing (`half_depth` MACs per output). Half precision moves half the bytes between registers and
 threadgroup memory (`half_gain`); GPUs before M3 have no BF16 arithmetic and convert (`bf16_share`). Builds of MPS before 2025
-run products with a fused bias, or with fewer columns than a block, through a general kernel on those GPUs (`general_share`).
+run products with a fused bias, or with fewer columns than a block, through a general kernel on those GPUs (rule
+`general_kernel`, at `general_share`); it has one size of block, so a narrow product leaves columns of it empty.
 
 **Convolutions** take one of the routes that the library's own dispatch knows (rules of the profile, read in its source):
 
@@ -97,13 +98,15 @@ def _product_cycles(
     k: KernelArrays, rows: Array, columns: Array, hw: Hardware, p: Mapping[str, float], rules: Mapping[str, Any]
 ) -> Array:
     """Lane cycles of all blocks at full rate, idle cores of the last round included."""
+    general = (k.vector_ops > 0) | (columns < float(rules["tile_columns"]))
+    general = general & (hw["gpu.coissue"] < 2.0) & bool(rules.get("general_kernel", False))
     tile_rows, tile_columns = _edge(rows, rules["tile_rows"]), _edge(columns, rules["tile_columns"])
+    tile_columns = np.where(general, float(rules["tile_columns"]), tile_columns)
     blocks = k.batch * np.ceil(np.maximum(rows, 1.0) / tile_rows) * np.ceil(np.maximum(columns, 1.0) / tile_columns)
     cores = hw["gpu.cores"]
     parts = np.clip(2.0 * cores / blocks, 1.0, float(rules["split_most"]))
     parts = np.clip(np.minimum(parts, k.depth / 1024.0), 1.0, None)
-    general = (k.vector_ops > 0) | (columns < float(rules["tile_columns"]))
-    share = np.where(general & (hw["gpu.coissue"] < 2.0), p["general_share"], 1.0)
+    share = np.where(general, p["general_share"], 1.0)
     block = tile_rows * tile_columns * (k.depth / parts + p["half_depth"])
     cycles: Array = (blocks * parts + p["tail"] * cores) * block / share
     return cycles
