@@ -8,21 +8,26 @@ from typing import Any
 
 from orchard.studies.technique_audit import Audit, counts
 from orchard.studies.technique_evaluate import Evaluation
-from orchard.techniques import ENGINES, Card, load_claims
+from orchard.techniques import ENGINES, Card, load_claims, technique_plugins
 
 WIDTH = 80
+ORCHARD = "orchard"
 HEADS = {"ane": "ANE", "gpu": "GPU", "gpu_matrix": "GPU+", "cpu": "CPU"}
 
 
 def techniques_record(cards: Sequence[Card]) -> dict[str, Any]:
     """`orchard.techniques/1`."""
-    return {"schema": "orchard.techniques/1", "techniques": [_summary(card) for card in cards]}
+    return {
+        "schema": "orchard.techniques/1", "techniques": [_summary(card) for card in cards],
+        "not_loaded": list(technique_plugins().problems.values()),
+    }  # fmt: skip
 
 
 def _summary(card: Card) -> dict[str, Any]:
     return {
         "name": card.name, "title": card.title, "family": card.family, "relieves": list(card.relieves),
         "ratings": dict(card.engines), "verdict": card.verdict, "priced": card.no_rule is None, "claims": len(card.claims),
+        "origin": card.origin,
     }  # fmt: skip
 
 
@@ -55,12 +60,17 @@ def render_techniques(cards: Sequence[Card]) -> str:
         for card in cards:
             if card.family == family:
                 ratings = "".join(f"{card.engines[e]:>5}" for e in ENGINES)
-                mark = " " if card.no_rule is None else "*"
+                mark = "*" if card.no_rule else " " if card.origin == ORCHARD else ">"
                 lines.append(
                     f"{mark} {card.name:<24}{ratings}  {textwrap.shorten(card.verdict, 31, placeholder='...')}"
                 )
     lines += ["", "++ strong, + useful, 0 neutral, - hurts, x not expressible", "GPU+ is a GPU with matrix units (M5, A19)"]
     lines += ["* no cost rule (`orchard technique show NAME` says why)"]
+    for card in cards:
+        if card.origin != ORCHARD:
+            lines += _wrapped(f"> {card.name} comes from {card.origin}", "  ")
+    for problem in technique_plugins().problems.values():
+        lines += _wrapped(f"not loaded: {problem}", "  ", "")
     return "\n".join(lines)
 
 
@@ -73,6 +83,7 @@ def render_technique(card: Card) -> str:
     ):  # fmt: skip
         lines += _labelled(label, text)
     lines += _labelled("engines", ", ".join(f"{HEADS[e]} {card.engines[e]}" for e in ENGINES))
+    lines += [] if card.origin == ORCHARD else _labelled("comes from", card.origin)
     for engine, reason in card.refused.items():
         lines += _labelled(f"not on {engine}", reason)
     if card.no_rule:

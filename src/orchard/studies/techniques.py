@@ -132,13 +132,13 @@ def applied(graph: Graph, request: Request, *, optional: bool = False) -> Graph:
 
 
 def _passes(graph: Graph, request: Request, optional: bool) -> Graph:
-    from orchard.techniques import GraphPass
+    from orchard.techniques import GraphPass, apply_pass
 
     for technique in parsed(request.apply):
         if not isinstance(technique, GraphPass):
             continue
         try:
-            graph = technique.apply(graph)
+            graph = apply_pass(technique, graph)
         except OrchardError:
             if not optional:
                 raise

@@ -4,10 +4,12 @@ from orchard.techniques.base import GraphPass, RunTechnique, Stage, Technique
 from orchard.techniques.cards import ENGINES, Card, Option, card, cards_for, load_cards
 from orchard.techniques.claims import Claim, claims_file, load_claims, read_claims
 from orchard.techniques.errors import TechniqueError
+from orchard.techniques.plugins import technique_plugins
 from orchard.techniques.registry import (
     CONFLICTS,
     NO_RULE,
     TECHNIQUES,
+    apply_pass,
     apply_passes,
     check_engine,
     parse_all,
@@ -29,6 +31,7 @@ __all__ = [
     "Stage",
     "Technique",
     "TechniqueError",
+    "apply_pass",
     "apply_passes",
     "card",
     "cards_for",
@@ -41,4 +44,5 @@ __all__ = [
     "read_claims",
     "run_techniques",
     "technique_class",
+    "technique_plugins",
 ]

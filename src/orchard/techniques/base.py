@@ -46,6 +46,8 @@ class Technique(ABC):  # noqa: B024 - its two kinds below differ in what is abst
     refused: ClassVar[Mapping[str, str]] = {}
     runtime: ClassVar[str | None] = None
     """The runtime whose files look like this; None: any."""
+    card: ClassVar[Mapping[str, Any]] = {}
+    """What is known of a plug-in, with the entries of `cards.yaml`; own techniques have theirs in that file."""
 
     def __post_init__(self) -> None:
         for entry in fields(self):

@@ -11,12 +11,13 @@ from typing import Any
 from orchard.techniques.base import Technique, range_text
 from orchard.techniques.claims import load_claims
 from orchard.techniques.errors import TechniqueError
+from orchard.techniques.plugins import RATED, technique_plugins
 from orchard.techniques.registry import NO_RULE, TECHNIQUES
 from orchard.units import did_you_mean
 
-ENGINES = ("ane", "gpu", "gpu_matrix", "cpu")
+ENGINES = RATED
 """Columns of ratings; `gpu_matrix` is a GPU with matrix units."""
-RATINGS = ("++", "+", "0", "-", "x")
+ORCHARD = "orchard"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,8 @@ class Option:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """What is known of a technique. `no_rule` says why it cannot be applied; `refused` is per engine."""
+    """What is known of a technique. `no_rule` says why it cannot be applied; `refused` is per engine.
+    `origin` is "orchard" or the package of a plug-in with its version."""
 
     name: str
     title: str
@@ -50,23 +52,42 @@ class Card:
     no_rule: str | None
     refused: Mapping[str, str]
     claims: tuple[str, ...]
+    origin: str
+
+
+def load_cards() -> Mapping[str, Card]:
+    """All cards by name, in the order of the file; those of plug-ins after them."""
+    plugins = {
+        name: _card({"name": name, **p.cls.card}, (), p.cls, p.origin) for name, p in technique_plugins().found.items()
+    }
+    return {**_own_cards(), **plugins}
 
 
 @lru_cache(maxsize=1)
-def load_cards() -> Mapping[str, Card]:
-    """All cards by name, in the order of the file."""
+def _entries() -> Mapping[str, Mapping[str, Any]]:
     import yaml
 
     text = files("orchard.techniques").joinpath("cards.yaml").read_text(encoding="utf-8")
-    entries: list[dict[str, Any]] = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    return {entry["name"]: entry for entry in yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))}
+
+
+def card_of(cls: type[Technique]) -> Mapping[str, Any]:
+    """Texts of the card of a technique, its own or that of `cards.yaml`; empty where there is none."""
+    return cls.card or {key: text for key, text in _entries().get(cls.name, {}).items() if key != "name"}
+
+
+@lru_cache(maxsize=1)
+def _own_cards() -> Mapping[str, Card]:
     claims: dict[str, list[str]] = {}
     for claim in load_claims():
         claims.setdefault(claim.card, []).append(claim.id)
-    return {entry["name"]: _card(entry, tuple(claims.get(entry["name"], ()))) for entry in entries}
+    return {
+        name: _card(entry, tuple(claims.get(name, ())), TECHNIQUES.get(name), ORCHARD)
+        for name, entry in _entries().items()
+    }
 
 
-def _card(entry: Mapping[str, Any], claims: tuple[str, ...]) -> Card:
-    cls = TECHNIQUES.get(entry["name"])
+def _card(entry: Mapping[str, Any], claims: tuple[str, ...], cls: type[Technique] | None, origin: str) -> Card:
     texts: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
     return Card(
         **texts,
@@ -75,6 +96,7 @@ def _card(entry: Mapping[str, Any], claims: tuple[str, ...]) -> Card:
         no_rule=None if cls else NO_RULE[entry["name"]],
         refused=cls.refused if cls else {},
         claims=claims,
+        origin=origin,
     )
 
 
@@ -103,6 +125,8 @@ def card(name: str) -> Card:
     cards = load_cards()
     found = cards.get(name.strip().lower())
     if found is None:
+        if name.strip() in technique_plugins().problems:
+            raise TechniqueError(technique_plugins().problems[name.strip()])
         hint = did_you_mean(name, cards) or "; `orchard technique list` has them all"
         raise TechniqueError(f"technique {name!r} is not known{hint}")
     return found

@@ -1,15 +1,16 @@
-"""Every technique with a cost rule, by name; texts such as `palettize:bits=4,group=16` as techniques; order and conflicts."""
+"""Every technique with a cost rule, by name, plug-ins too; their texts (`palettize:bits=4,group=16`); order and conflicts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
 
-from orchard.ir import Graph
+from orchard.ir import Graph, verify
 from orchard.techniques import cache, formats, runs, structure, vision
 from orchard.techniques.base import GraphPass, RunTechnique, Stage, Technique, Value, range_text
 from orchard.techniques.errors import TechniqueError
-from orchard.units import did_you_mean
+from orchard.techniques.plugins import technique_plugins
+from orchard.units import OrchardError, did_you_mean
 
 TECHNIQUES: Mapping[str, type[Technique]] = {
     cls.name: cls
@@ -61,23 +62,35 @@ CONFLICTS: Sequence[tuple[str, str, str]] = (
 
 
 def technique_class(name: str) -> type[Technique]:
-    """Raises TechniqueError with the nearest name, or with the reason why a technique has no cost rule."""
+    """Raises TechniqueError with the nearest name, with the reason why a technique has no cost rule, or with what is wrong
+    with the plug-in of that name."""
     found = TECHNIQUES.get(name)
     if found is not None:
         return found
     if name in NO_RULE:
         raise TechniqueError(f"technique {name!r} has no cost rule: {NO_RULE[name]}")
-    hint = did_you_mean(name, [*TECHNIQUES, *NO_RULE]) or "; `orchard technique list` has them all"
+    plugins = technique_plugins()
+    if name in plugins.found:
+        return plugins.found[name].cls
+    if name in plugins.problems:
+        raise TechniqueError(plugins.problems[name])
+    hint = did_you_mean(name, [*TECHNIQUES, *plugins.found, *NO_RULE]) or "; `orchard technique list` has them all"
+    if plugins.problems:
+        hint += f"; not loaded: {next(iter(plugins.problems.values()))}"
     raise TechniqueError(f"technique {name!r} is not known{hint}")
 
 
 def parse_technique(text: str) -> Technique:
     """`palettize:bits=4,group=16`. Raises TechniqueError naming the option, what it got and what it takes."""
     name, _, rest = text.strip().partition(":")
-    cls = technique_class(name.strip())
+    return read_options(technique_class(name.strip()), rest)
+
+
+def read_options(cls: type[Technique], text: str) -> Technique:
+    """`bits=4,group=16` as options of a technique. Raises TechniqueError as `parse_technique` does."""
     values: dict[str, Value] = {}
     known = {f.name: f for f in fields(cls)}
-    for part in (p.strip() for p in rest.split(",") if p.strip()):
+    for part in (p.strip() for p in text.split(",") if p.strip()):
         key, equals, value = (p.strip() for p in part.partition("="))
         if not equals or key not in known:
             takes = f"; it takes {', '.join(known)}" if known else "; it takes no options"
@@ -155,8 +168,23 @@ def apply_passes(graph: Graph, found: Iterable[Technique]) -> Graph:
     """The graph after the passes among them, in the order given."""
     for technique in found:
         if isinstance(technique, GraphPass):
-            graph = technique.apply(graph)
+            graph = apply_pass(technique, graph)
     return graph
+
+
+def apply_pass(technique: GraphPass, graph: Graph) -> Graph:
+    """The graph after one pass. What a plug-in raises becomes a TechniqueError that names it, and its graph is verified."""
+    if type(technique).__module__.startswith("orchard."):
+        return technique.apply(graph)
+    try:
+        return verify(technique.apply(graph))
+    except OrchardError as error:
+        text = str(error)
+        raise TechniqueError(text if text.startswith(technique.name) else f"{technique.name}: {text}") from error
+    except Exception as error:  # whatever a plug-in does
+        raise TechniqueError(
+            f"{technique.name}: the plug-in failed on {graph.name} ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
+        ) from error
 
 
 def run_techniques(found: Iterable[Technique]) -> tuple[RunTechnique, ...]:
@@ -167,11 +195,13 @@ __all__ = [
     "CONFLICTS",
     "NO_RULE",
     "TECHNIQUES",
+    "apply_pass",
     "apply_passes",
     "check_engine",
     "parse_all",
     "parse_technique",
     "range_text",
+    "read_options",
     "run_techniques",
     "technique_class",
 ]

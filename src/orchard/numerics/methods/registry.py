@@ -12,6 +12,7 @@ from orchard.numerics.errors import NumericsError
 from orchard.numerics.methods import others, weights
 from orchard.numerics.methods.base import Evidence, Numeric
 from orchard.techniques.base import Value
+from orchard.techniques.plugins import load_plugins
 from orchard.units import did_you_mean
 
 ENTRY_POINTS = "orchard.numerics"
@@ -28,22 +29,13 @@ OWN: tuple[type[Numeric], ...] = (
 
 @lru_cache(maxsize=1)
 def methods() -> Mapping[str, type[Numeric]]:
-    """Own and plugged-in techniques. Raises NumericsError for a plug-in that is none, or takes a name that is taken."""
-    from importlib.metadata import entry_points
-
-    found = {cls.name: cls for cls in OWN}
-    for entry in sorted(entry_points(group=ENTRY_POINTS), key=lambda e: e.name):
-        cls = entry.load()
-        if not (isinstance(cls, type) and issubclass(cls, Numeric)):
-            raise NumericsError(
-                f"entry point {entry.name!r} of {ENTRY_POINTS}: {entry.value} is no subclass of Numeric"
-            )
-        if cls.name in found:
-            raise NumericsError(
-                f"entry point {entry.name!r} of {ENTRY_POINTS}: a technique {cls.name!r} exists already"
-            )
-        found[cls.name] = cls
-    return found
+    """Own and plugged-in techniques. Raises NumericsError for a plug-in that cannot be loaded, is none, or takes a name
+    that is taken."""
+    own = {cls.name: cls for cls in OWN}
+    plugins = load_plugins(ENTRY_POINTS, Numeric, own)  # type: ignore[type-abstract]
+    for problem in plugins.problems.values():
+        raise NumericsError(problem)
+    return {**own, **{name: plugin.cls for name, plugin in plugins.found.items()}}
 
 
 def parse_methods(text: str) -> tuple[Numeric, ...]:

@@ -18,6 +18,7 @@ class TechniqueSummary(Record):
     verdict: str
     priced: bool
     claims: int
+    origin: str
 
 
 class Techniques(Versioned):
@@ -25,6 +26,7 @@ class Techniques(Versioned):
 
     schema_name: Literal["orchard.techniques/1"] = Field(alias="schema")
     techniques: list[TechniqueSummary]
+    not_loaded: list[str]
 
 
 class TechniqueOption(Record):
@@ -57,6 +59,7 @@ class TechniqueCard(Versioned):
     ratings: dict[str, str]
     verdict: str
     priced: bool
+    origin: str
     mechanism: str
     formula: str
     sources: list[str]
