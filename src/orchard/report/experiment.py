@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -81,8 +82,9 @@ def render_findings(found: Findings) -> str:
     e, outcome = found.outcome.experiment, found.outcome
     count = max(a.seeds for a in found.arms)  # a model of the user's has one, whatever the experiment asks for
     seeds = "1 seed" if count == 1 else f"{count} seeds"
-    parameters = f", {outcome.parameters / 1e6:.2f} M parameters" if outcome.parameters else ""
-    lines = [f"{e.name}: {seeds} x {e.sequences} sequences, {e.scale} training{parameters}", f"run {outcome.folder}"]
+    trained = f"{e.scale} training, {outcome.parameters / 1e6:.2f} M parameters"
+    whose = trained if outcome.parameters else "a model of your own"
+    lines = [f"{e.name}: {seeds} x {e.sequences} sequences, {whose}", f"run {outcome.folder}"]
     for fixture in dict.fromkeys(a.fixture for a in found.arms):
         lines += ["", *_arms(fixture, [a for a in found.arms if a.fixture == fixture])]
         lines += _effects(found.effects.get(fixture, ()))
@@ -97,11 +99,21 @@ def _arms(fixture: str, arms: Sequence[Arm]) -> list[str]:
     lines = [f"{fixture:<40}{'loss':>8}{'95 % interval':>18}{'flips':>7} same", f"{'':<40}{'nats/tok':>8}"]
     for a in arms:
         same = "yes" if a.no_loss_p < 0.05 else ""
-        wrapped = textwrap.wrap(a.technique, 39) or ["none"]
+        wrapped = _folded(a.technique, 39)
         span = f"{a.loss.low:.4f} - {a.loss.high:.4f}"
         lines += wrapped[:-1]
         lines.append(f"{wrapped[-1]:<39} {a.loss.value:>8.4f}{span:>18}{a.flips * 100:>6.1f}% {same}".rstrip())
     return lines
+
+
+def _folded(technique: str, width: int) -> list[str]:
+    """Lines of a text of techniques, broken after a comma or a plus where they can be."""
+    lines = [""]
+    for piece in re.findall(r"[^,+]+(?:,|\+ ?)?", technique):
+        if lines[-1] and len(lines[-1]) + len(piece.rstrip()) > width:
+            lines.append("")
+        lines[-1] += piece
+    return [part for line in lines for part in textwrap.wrap(line, width)]
 
 
 def _effects(effects: Sequence[Effect]) -> list[str]:
@@ -119,8 +131,12 @@ def _refused(found: Findings) -> list[str]:
     if not found.refused:
         return []
     lines = ["", f"{len(found.refused)} arms could not be applied:"]
-    for r in found.refused[:8]:
-        lines += textwrap.wrap(f"{r.technique}: {r.reason}", WIDTH, subsequent_indent="    ")
+    reasons: dict[str, list[str]] = {}
+    for r in found.refused:
+        reasons.setdefault(r.reason, []).append(r.technique)
+    for reason, techniques in reasons.items():
+        more = f" and {len(techniques) - 1} more" if len(techniques) > 1 else ""
+        lines += textwrap.wrap(f"{techniques[0]}{more}: {reason}", WIDTH, subsequent_indent="    ", break_on_hyphens=False)
     return lines
 
 
@@ -156,7 +172,7 @@ def effects_record(rows: Sequence[QualityEffect]) -> dict[str, Any]:
 def render_effects(rows: Sequence[QualityEffect]) -> str:
     lines = [f"{'':<40}{'loss':>8}{'95 % interval':>18}{'flips':>7}  on", f"{'':<40}{'nats/tok':>8}"]
     for r in rows:
-        wrapped = textwrap.wrap(r.technique, 39)
+        wrapped = _folded(r.technique, 39)
         span = f"{r.low:.4f} - {r.high:.4f}"
         lines += wrapped[:-1]
         lines.append(f"{wrapped[-1]:<39} {r.loss:>8.4f}{span:>18}{r.flips * 100:>6.1f}%  {r.fixture}"[:WIDTH])

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -107,6 +108,24 @@ def test_the_products_of_gpt2_count_as_linear_layers_and_stay_what_they_are() ->
     assert linear_products(model) == 4  # q k v in one, its output, two of the feed-forward
     assert torch.allclose(model(ids).logits, before, atol=1e-6)
     assert set(linears(model)) >= {"transformer.h.0.attn.c_attn", "transformer.h.0.mlp.c_proj"}
+
+
+def short_model() -> TinyLM:
+    """As a transformers model with 64 positions and 32 token ids."""
+    made = own_model()
+    made.config = SimpleNamespace(max_position_embeddings=64)  # type: ignore[assignment]
+    return made
+
+
+def test_sequences_are_no_longer_than_the_model_and_foreign_token_ids_are_refused(tmp_path: Path) -> None:
+    name = "tests.studies.experiment.test_run:short_model"
+    np.save(tmp_path / "ids.npy", np.random.default_rng(0).integers(1, 32, 2000))  # 256 tokens at a time: too short
+    entry = {"name": "mine", "sequences": 6, "calibration": 2, "arms": ["rtn:bits=4"]}
+    outcome = run(parse(entry, "mine"), tmp_path / "a", model=name, data=str(tmp_path / "ids.npy"))
+    assert len(outcome.results[0].losses) == 6
+    np.save(tmp_path / "far.npy", np.full(4000, 99))
+    with pytest.raises(StudyError, match="fails on sequences of 64 token ids from 99 to 99"):
+        run(parse(entry, "mine"), tmp_path / "b", model=name, data=str(tmp_path / "far.npy"))
 
 
 def test_a_folder_holds_one_experiment(finished: Path, text: str) -> None:

@@ -23,6 +23,12 @@ def own_bench(model: str, data: str) -> tuple[Any, Any, Any]:
     return module.eval().requires_grad_(False), ids[:cut], ids[cut:]
 
 
+def own_length(module: Any, longest: int) -> int:
+    """Tokens of a sequence: `longest`, or as many as the model has positions for."""
+    positions = getattr(getattr(module, "config", None), "max_position_embeddings", None)
+    return min(longest, positions) if isinstance(positions, int) and positions > 1 else longest
+
+
 def linear_products(module: Any) -> int:
     """Replace the Conv1D modules of GPT-2 and its kin (weights [I, O]) by `nn.Linear` [O, I], which is the same function; how
     many there were. Techniques work on `nn.Linear`."""
@@ -45,6 +51,9 @@ def _hugging_face(folder: str) -> tuple[Any, Any]:
         raise StudyError(
             "a transformers model needs transformers, which is not installed: pip install 'orchard[lab]'"
         ) from None
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
     try:
         model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, KeyError) as error:

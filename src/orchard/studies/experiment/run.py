@@ -28,7 +28,7 @@ FORMAT = "orchard.experiment-run/1"
 CHUNK = 16
 """Cells of one part."""
 LENGTH = 256
-"""Tokens of a sequence."""
+"""Tokens of a sequence; fewer where a model of the user's has fewer positions."""
 CALIBRATION_SEED, SCORING_SEED = 11, 12
 Progress = Callable[[str, int, int], None]
 """Told what is done, how many parts are done, how many there are."""
@@ -191,22 +191,32 @@ def bench_of(subject: Subject, sequences: int) -> Bench:
     from orchard.numerics.fixtures.catalog import model_of
     from orchard.numerics.fixtures.corpus import sequences as crops
 
+    length = LENGTH
     if subject.model:
-        from orchard.studies.experiment.own import own_bench
+        from orchard.studies.experiment.own import own_bench, own_length
 
         model, train, held = own_bench(subject.model, subject.data)
+        length = own_length(model, LENGTH)
     else:
         model = model_of(subject.fixture, seed=subject.seed, scale=subject.scale)  # type: ignore[arg-type]
         train, held = _data(subject)
     if callable(train):
         return Bench(model, held(sequences), train, subject.seed)
     first = None if subject.model else 0  # a fixture begins with token 0; another model's text is left as it is
-    rows = torch.from_numpy(crops(held, sequences, LENGTH, seed=SCORING_SEED, first=first))
+    rows = torch.from_numpy(crops(held, sequences, length, seed=SCORING_SEED, first=first))
 
     def calibration(count: int, draw: int) -> Any:
-        return torch.from_numpy(crops(train, count, LENGTH, seed=CALIBRATION_SEED + 1000 * draw, first=first))
+        return torch.from_numpy(crops(train, count, length, seed=CALIBRATION_SEED + 1000 * draw, first=first))
 
-    return Bench(model, rows, calibration, subject.seed)
+    try:
+        return Bench(model, rows, calibration, subject.seed)
+    except (IndexError, RuntimeError, TypeError, AttributeError) as error:
+        if not subject.model:
+            raise
+        raise StudyError(
+            f"--model {subject.model}: fails on sequences of {length} token ids from {int(rows.min())} to {int(rows.max())}: "
+            f"{' '.join(str(error).split())[:120]}"
+        ) from None
 
 
 def _data(subject: Subject) -> tuple[Any, Any]:
