@@ -87,3 +87,13 @@ def test_the_f_test_of_one_factor_is_scipys() -> None:
     floored = [np.maximum(g, np.log(statistics.FLOOR)) for g in groups]
     expected = stats.f_oneway(*floored)
     assert (found.f, found.p) == pytest.approx((expected.statistic, expected.pvalue))
+
+
+def test_a_sparse_sample_is_tested_on_main_effects_alone() -> None:
+    random = np.random.default_rng(0)
+    rows = [{n: str(random.integers(4)) for n in "abcde"} for _ in range(40)]  # 15 levels apart, 90 pairs of them
+    values = [np.exp(int(r["a"]) + 0.1 * random.normal()) for r in rows]
+    found = statistics.effects(rows, values, list("abcde"))
+    assert all(len(e.term) == 1 for e in found)
+    assert found[0].term == ("a",)
+    assert found[0].p < 1e-6

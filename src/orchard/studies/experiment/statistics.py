@@ -145,7 +145,9 @@ def effects(
     used = [n for n in factors if len({r[n] for r in rows}) > 1]
     y = np.log(np.maximum(np.asarray(values, dtype=np.float64), FLOOR))
     blocks: dict[tuple[str, ...], Floats] = {(n,): _contrasts([r[n] for r in rows]) for n in used}
-    if pairs:
+    free = len(y) - 1 - sum(c.shape[1] for c in blocks.values())
+    crossed = sum(blocks[a,].shape[1] * blocks[b,].shape[1] for a, b in itertools.combinations(used, 2))
+    if pairs and crossed <= free:  # else pairs explain everything, as in a sparse sample of a large space
         for a, b in itertools.combinations(used, 2):
             blocks[a, b] = np.stack([u * v for u in blocks[a,].T for v in blocks[b,].T], axis=1)
     total = float(((y - y.mean()) ** 2).sum())
