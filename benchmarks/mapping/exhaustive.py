@@ -2,7 +2,9 @@
 
     python benchmarks/mapping/exhaustive.py --spaces 500 --constrained 200 --nests 10000 --seconds 1500
 
-Stops at --seconds and goes on from there when started again. A difference stops it with exit code 1 and the seed.
+Stops at --seconds and goes on from there when started again. A wrong answer (another value, a refusal where a nest exists, a
+mapping that breaks a constraint) stops it with exit code 1 and the seed. The right value without a proof counts as "not proven":
+it is printed with its seed and the run goes on.
 """
 
 from __future__ import annotations
@@ -15,79 +17,90 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT / folder) for folder in ("src", "tests/studies", "tests/cost")]
 
 import spaces as hard  # noqa: E402 - tests/studies
 from exhaustive import brute, case  # noqa: E402
-from test_constraints import compare  # noqa: E402
+from test_constraints import best_of_all, random_rules  # noqa: E402
 from test_nest import check, random_case  # noqa: E402
 
-from orchard.mapping import ImpossibleSpace  # noqa: E402
+from orchard.hw.arch import Architecture  # noqa: E402
+from orchard.mapping import ImpossibleSpace, MappingError  # noqa: E402
+from orchard.mapping.constraints import FREE, Constraints, constraints_from, violation  # noqa: E402
+from orchard.mapping.problem import Problem  # noqa: E402
 from orchard.studies.map import map_op  # noqa: E402
+from orchard.studies.nest_search import Objective  # noqa: E402
 
 sys.path.insert(0, str(Path(__file__).parent))
 from record import RESULTS, commit, table, write  # noqa: E402
 
+Answer = Literal["equal", "not proven", "differs", "too large"]
+Compared = Callable[[int, int], Answer]
 
-def same(seed: int, limit: int) -> bool | None:
-    """Whether the mapper agrees with enumeration; None where the space is too large to enumerate."""
+
+def answer(
+    best: float | None, problem: Problem, arch: Architecture, objective: Objective, rules: Constraints = FREE
+) -> Answer:
+    """The mapper's answer against the best of all nests (None: there is none)."""
+    try:
+        mapped = map_op(problem, arch, objective, constraints=rules)
+    except ImpossibleSpace:
+        return "equal" if best is None else "differs"
+    if best is None or abs(mapped.value - best) > 1e-9 * best or violation(mapped.nest, rules, problem, arch) is not None:
+        return "differs"
+    return "equal" if mapped.optimal else "not proven"
+
+
+def free(seed: int, limit: int) -> Answer:
+    """A space of `tests/studies/exhaustive.py`."""
     problem, arch, objective = case(random.Random(seed))
     best, tried = brute(problem, arch, objective, limit)
-    if tried > limit:
-        return None
-    try:
-        mapped = map_op(problem, arch, objective)
-    except ImpossibleSpace:
-        return best is None
-    return best is not None and mapped.optimal and abs(mapped.value - best[0]) <= 1e-9 * best[0]
+    return "too large" if tried > limit else answer(None if best is None else best[0], problem, arch, objective)
 
 
-def same_hard(seed: int, limit: int) -> bool | None:
-    """The same for a space of `tests/studies/spaces.py`."""
+def difficult(seed: int, limit: int) -> Answer:
+    """A space of `tests/studies/spaces.py`."""
     problem, arch, objective = hard.case(random.Random(seed))
     best, tried = hard.best_of_all(problem, arch, objective, limit)
-    if tried > limit:
-        return None
+    return "too large" if tried > limit else answer(best, problem, arch, objective)
+
+
+def constrained(seed: int, limit: int) -> Answer:
+    """A space under random constraints; contradictory ones, which are refused before a search, are left out."""
+    rng = random.Random(seed)
+    problem, arch, objective = case(rng)
     try:
-        mapped = map_op(problem, arch, objective)
-    except ImpossibleSpace:
-        return best is None
-    return best is not None and mapped.optimal and abs(mapped.value - best) <= 1e-9 * best
+        rules = constraints_from(random_rules(rng, problem, arch), problem, arch)
+        best = best_of_all(problem, arch, objective, rules, limit)
+    except (MappingError, OverflowError):
+        return "too large"
+    return answer(best, problem, arch, objective, rules)
 
 
-def spaces(
-    wanted: int, limit: int, stop: float, first: int, same: Callable[[int, int], bool | None] = same
-) -> tuple[int, int]:
-    """(spaces that agree, first seed that was not tried)."""
-    found, seed = 0, first
-    while found < wanted and time.process_time() < stop:
-        answer = same(seed, limit)
-        if answer is False:
-            sys.exit(f"seed {seed}: the mapper and enumeration differ")
-        found, seed = found + (answer is True), seed + 1
-    return found, seed
+def nest(seed: int, limit: int) -> Answer:
+    """A random nest's counts against those of its execution; `check` raises where they differ."""
+    del limit
+    check(*random_case(random.Random(seed)))
+    return "equal"
 
 
-def constrained(wanted: int, limit: int, stop: float, first: int) -> tuple[int, int]:
-    """The same under random constraints; `compare` raises where they differ."""
-    found, seed = 0, first
-    while found < wanted and time.process_time() < stop:
-        found, seed = found + compare(seed, limit), seed + 1
-    return found, seed
+def run(name: str, compared: Compared, wanted: int, limit: int, stop: float, first: int) -> tuple[int, int, int]:
+    """(equal, not proven, first seed that was not tried)."""
+    equal, unproven, seed = 0, 0, first
+    while equal < wanted and time.process_time() < stop:
+        found = compared(seed, limit)
+        if found == "differs":
+            sys.exit(f"{name} seed {seed}: the mapper and enumeration differ")
+        if found == "not proven":
+            print(f"{name} seed {seed}: the best of all nests, not proven", flush=True)
+        equal, unproven, seed = equal + (found == "equal"), unproven + (found == "not proven"), seed + 1
+    return equal, unproven, seed
 
 
-def nests(wanted: int, stop: float, first: int) -> tuple[int, int]:
-    """Random nests whose counts equal those of their execution; `check` raises where they differ."""
-    for seed in range(first, first + wanted):
-        if time.process_time() > stop:
-            return seed - first, seed
-        check(*random_case(random.Random(seed)))
-    return wanted, first + wanted
-
-
-FIELDS = ("what", "first", "next", "equal", "cpu_s", "commit", "when")
+FIELDS = ("what", "first", "next", "equal", "not_proven", "cpu_s", "commit", "when")
 TITLES = {
     "free": "free spaces equal to enumeration",
     "hard": "hard spaces equal to enumeration",
@@ -98,7 +111,8 @@ TITLES = {
 
 def earlier(path: Path) -> list[dict[str, str]]:
     """Pieces that were run before; a piece of another version of the mapper counts as well, its commit stands beside it."""
-    return list(csv.DictReader(path.read_text().splitlines())) if path.exists() else []
+    rows = csv.DictReader(path.read_text().splitlines()) if path.exists() else []
+    return [{"not_proven": "0", **row} for row in rows]
 
 
 def main() -> None:
@@ -110,25 +124,28 @@ def main() -> None:
     options.add_argument("--limit", type=int, default=3000, help="nests per space; larger spaces are left out")
     options.add_argument("--seconds", type=float, default=1500, help="CPU seconds for each part")
     options.add_argument("--again", action="store_true", help="begin with seed 0, not where the record ends")
+    options.add_argument("--parts", nargs="+", choices=TITLES, default=list(TITLES))
+    options.add_argument("--first", type=int, default=0, help="seed to begin with where the record holds none of a part")
     given = options.parse_args()
     record = RESULTS / "exhaustive.csv"
     pieces = [] if given.again else earlier(record)
-    parts: tuple[tuple[str, int, Callable[[int, float, int], tuple[int, int]]], ...] = (
-        ("free", given.spaces, lambda left, stop, first: spaces(left, given.limit, stop, first)),
-        ("hard", given.hard, lambda left, stop, first: spaces(left, given.limit, stop, first, same_hard)),
-        ("constrained", given.constrained, lambda left, stop, first: constrained(left, given.limit, stop, first)),
-        ("nests", given.nests, nests),
+    parts: tuple[tuple[str, int, Compared], ...] = (
+        ("free", given.spaces, free),
+        ("hard", given.hard, difficult),
+        ("constrained", given.constrained, constrained),
+        ("nests", given.nests, nest),
     )
-    for name, wanted, part in parts:
+    for name, wanted, compared in parts:
         mine = [p for p in pieces if p["what"] == name]
-        first, left = max((int(p["next"]) for p in mine), default=0), wanted - sum(int(p["equal"]) for p in mine)
-        if left <= 0:
+        first, left = max((int(p["next"]) for p in mine), default=given.first), wanted - sum(int(p["equal"]) for p in mine)
+        if left <= 0 or name not in given.parts:
             continue
         started = time.process_time()
-        found, seeds = part(left, started + given.seconds, first)
+        equal, unproven, seeds = run(name, compared, left, given.limit, started + given.seconds, first)
         spent = f"{time.process_time() - started:.0f}"
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-        pieces.append(dict(zip(FIELDS, (name, str(first), str(seeds), str(found), spent, commit(), now))))
+        numbers = (str(n) for n in (first, seeds, equal, unproven))
+        pieces.append(dict(zip(FIELDS, (name, *numbers, spent, commit(), now))))
         with record.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
             writer.writeheader()
@@ -138,10 +155,10 @@ def main() -> None:
     for name, title in TITLES.items():
         mine = [p for p in pieces if p["what"] == name]
         if mine:
-            sums = [sum(int(p[k]) for p in mine) for k in ("equal", "cpu_s")]
+            equal, unproven, spent_s = (sum(int(p[k]) for p in mine) for k in ("equal", "not_proven", "cpu_s"))
             commits = " ".join(dict.fromkeys(p["commit"] for p in mine))
-            rows.append((title, sums[0], max(int(p["next"]) for p in mine), sums[1], commits, mine[-1]["when"]))
-    lines = table(["what", "equal", "seeds up to", "CPU s", "commits", "finished"], rows)
+            rows.append((title, equal, unproven, max(int(p["next"]) for p in mine), spent_s, commits, mine[-1]["when"]))
+    lines = table(["what", "equal", "not proven", "seeds up to", "CPU s", "commits", "finished"], rows)
     text = f"`python benchmarks/mapping/exhaustive.py --limit {given.limit}`, in pieces (`exhaustive.csv`)"
     print(write("exhaustive", "Proofs and counts against enumeration and execution", [text, "", *lines]))
 
