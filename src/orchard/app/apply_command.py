@@ -12,14 +12,16 @@ from orchard.app.options import AsJson
 
 def apply_command(
     advice: Annotated[Path, typer.Argument(metavar="ADVICE.json", help="What `orchard advise --json` printed.")],
-    model: Annotated[str, typer.Option("--model", help="The model file; it is read, never written.", metavar="FILE")],
+    model: Annotated[
+        str, typer.Option("--model", help="A .mlpackage, or package.module:function; never written to.", metavar="MODEL")
+    ],
     pick: Annotated[
         str, typer.Option("--pick", help="Which recommendation: its number, or combination.", metavar="N")
     ] = "1",
     out: Annotated[Path, typer.Option("--out", help="Folder for the result.", metavar="DIR")] = Path("."),
     json: AsJson = False,
 ) -> None:
-    """Write the compressed Core ML package, read it back and predict it; else print the recipe."""
+    """Write the compressed Core ML package or PyTorch program, read it back and predict it; else print the recipe."""
     from orchard.app.output import print_json, print_text
     from orchard.app.report_command import read_record
     from orchard.report.advice import render_applied

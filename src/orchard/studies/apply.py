@@ -1,4 +1,4 @@
-"""Make a recommendation real: compress a Core ML package with coremltools, read the result back, and predict it.
+"""Make a recommendation real: a Core ML package through coremltools, a PyTorch module through torchao; read back, predicted.
 
 The user's file is opened for reading only; the result is a new package in another place, and an existing one is never replaced.
 What no library here can make on the user's machine (a conversion by llama.cpp or MLX, calibration that has to run the model,
@@ -19,6 +19,7 @@ from typing import Any
 from orchard.ir import Graph
 from orchard.ir.weights import weight_bytes
 from orchard.studies.advice.figures import figures_of
+from orchard.studies.apply_torch import is_module, make_module, refusal, stem_of
 from orchard.studies.errors import StudyError
 from orchard.studies.predict import answer
 from orchard.studies.request import Request
@@ -84,14 +85,14 @@ class Applied:
 def apply_advice(record: Mapping[str, Any], model: str, folder: Path, *, pick: str = "1") -> Applied:
     """Apply recommendation `pick` (a place from 1, or `combination`) of an `orchard.advice/1` mapping to a model file.
 
-    Raises StudyError for a choice or a file that cannot be, and for what coremltools refuses.
+    Raises StudyError for a choice or a file that cannot be, and for what the library refuses.
     """
     chosen = _picked(record, pick)
     techniques = parse_all(chosen["apply"])
     why = _recipe_only(chosen, techniques, model)
     artefact = None
     if not why:
-        artefact = _made(record, Path(model), folder, techniques)
+        artefact = _made(record, model, folder, techniques)
     return Applied(
         title=chosen["title"], advised_factor=float(chosen["gain"]["factor"]), recipe=tuple(chosen["how"]), artefact=artefact,
         why=why,
@@ -155,42 +156,50 @@ def _recipe_only(chosen: Mapping[str, Any], techniques: Sequence[Technique], mod
     """Why no file can be made; "" where one can."""
     if chosen["fields"] or not techniques:
         return "it changes how the model is run or converted, not a file that can be rewritten here"
+    if is_module(model):
+        return refusal(model, techniques)
     if Path(model).suffix != ".mlpackage":
-        return f"{Path(model).name[:60]} is no Core ML package; the recipe makes the change where the model is converted"
+        what = f"{Path(model).name[:60]} is no Core ML package or PyTorch module"
+        return f"{what}; the recipe makes the change where the model is converted"
     unknown = [t for t in techniques if type(t) not in MAKERS]
     if unknown:
         return f"{unknown[0].name} needs data, training or a change of the model's code"
     return ""
 
 
-def _made(record: Mapping[str, Any], source: Path, folder: Path, techniques: Sequence[Technique]) -> Artefact:
+def _made(record: Mapping[str, Any], source: str, folder: Path, techniques: Sequence[Technique]) -> Artefact:
     request = _request(record, source)
     before = answer(request)
     graph = _graph(request)
     expected = graph
     for technique in techniques:
         expected = technique.apply(expected) if isinstance(technique, GraphPass) else expected
-    target = _target(source, folder, techniques)
-    _convert(source, target, techniques)
+    if is_module(source):
+        target = _target(stem_of(source), ".pt2", folder, techniques)
+        stored = make_module(request, target, techniques)
+    else:
+        target = _target(Path(source).stem, ".mlpackage", folder, techniques)
+        _convert(Path(source), target, techniques)
+        stored = None
     made = replace(request, model=str(target))
     after, result = answer(made), _graph(made)
     return Artefact(
-        file=str(target), before_bytes=weight_bytes(graph), after_bytes=weight_bytes(result),
+        file=str(target), before_bytes=weight_bytes(graph), after_bytes=weight_bytes(result) if stored is None else stored,
         expected_bytes=weight_bytes(expected), formats=_formats(result), before_s=figures_of(before)["latency"],
         after_s=figures_of(after)["latency"],
     )  # fmt: skip
 
 
-def _request(record: Mapping[str, Any], source: Path) -> Request:
+def _request(record: Mapping[str, Any], source: str) -> Request:
     """The advice's request, for the file. Its techniques are those the file already holds, so none stays."""
     asked: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record["request"].items()}
-    return replace(Request(**asked), model=str(source), apply=(), weights=None)
+    return replace(Request(**asked), model=source, apply=(), weights=None)
 
 
 def _graph(request: Request) -> Graph:
     opened = open_model(request)
     if not isinstance(opened, ImportedModel):
-        raise StudyError(f"--model {request.model[:80]!r}: expected a Core ML package")
+        raise StudyError(f"--model {request.model[:80]!r}: expected a Core ML package or package.module:function")
     return opened.base
 
 
@@ -202,12 +211,12 @@ def _formats(graph: Graph) -> dict[str, int]:
     return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
-def _target(source: Path, folder: Path, techniques: Sequence[Technique]) -> Path:
+def _target(stem: str, suffix: str, folder: Path, techniques: Sequence[Technique]) -> Path:
     """A new name beside nothing that exists."""
     if not folder.is_dir():
         raise StudyError(f"--out {str(folder)[:200]!r}: the folder does not exist")
     slug = re.sub(r"[^A-Za-z0-9.]+", "-", "-".join(map(str, techniques))).strip("-")
-    target = folder / f"{source.stem}-{slug}.mlpackage"
+    target = folder / f"{stem}-{slug}{suffix}"
     if target.exists():
         raise StudyError(f"{target}: exists already and is left alone; remove it or give another --out")
     return target

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from orchard.studies.apply import apply_advice
 from orchard.studies.errors import StudyError
 from orchard.studies.predict import answer
 from orchard.studies.request import Request
+from orchard.units import OrchardError
 
 
 def record(model: str, **fields: Any) -> dict[str, Any]:
@@ -67,6 +69,71 @@ def test_palettes_are_made_and_confirmed(package: Path, tmp_path: Path) -> None:
     assert "as the technique says" in render_applied(made)
     with pytest.raises(StudyError, match="exists already and is left alone"):
         apply_advice(found, str(package), tmp_path)
+
+
+NET = """
+import torch
+def net():
+    torch.manual_seed(0)
+    layers = torch.nn.Linear(512, 1024), torch.nn.ReLU(), torch.nn.Linear(1024, 256)
+    return torch.nn.Sequential(*layers).eval(), {"input": (1, 512)}
+def ghost():
+    return torch.nn.Linear(64, 64, device="meta"), {"input": (1, 64)}
+def words():
+    return 3, None
+def pool():
+    return torch.nn.AvgPool1d(2), {"input": (1, 4, 64)}
+"""
+
+
+@pytest.fixture
+def net(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    (tmp_path / "applied_net.py").write_text(NET)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "applied_net:net"
+
+
+@pytest.mark.parametrize(("technique", "bytes_a_row"), [("rtn:bits=8", 3.0), ("rtn:bits=8,group=32", 3.0 / 32)])
+def test_a_module_is_quantized_by_torchao(net: str, tmp_path: Path, technique: str, bytes_a_row: float) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("torchao")
+    applied_net = importlib.import_module("applied_net")
+
+    made = apply_advice(with_first(record("resnet18"), technique), net, tmp_path).artefact
+    assert made is not None
+    weights, rows = 512 * 1024 + 1024 * 256, 1024 + 256
+    assert made.before_bytes == 4 * (weights + rows)
+    grids = rows if "group" not in technique else weights
+    assert made.after_bytes == weights + bytes_a_row * grids + 4 * rows  # scales of 2 bytes, zero points of 1, biases of 4
+    assert made.confirmed
+    assert made.after_s < made.before_s
+    assert made.formats == {"int8-b32" if "group" in technique else "int8-channel": weights, "f32": rows}
+    x = torch.randn(16, 512, generator=torch.Generator().manual_seed(1))[:1]
+    right, found = applied_net.net()[0](x), torch.export.load(made.file).module()(input=x)
+    assert 0 < (found - right).norm() / right.norm() < 0.02  # steps of max/127: about 0.7 % of a normal row, each layer
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("ghost", "meta device"), ("words", "int is no model"), ("pool", "no weight matrix|no linear layer")]
+)
+def test_modules_that_cannot_be_quantized(net: str, tmp_path: Path, name: str, said: str) -> None:
+    pytest.importorskip("torchao")
+    with pytest.raises(OrchardError, match=said):
+        apply_advice(with_first(record("resnet18"), "rtn:bits=8"), net.replace("net:net", f"net:{name}"), tmp_path)
+    assert not list(tmp_path.glob("*.pt2"))
+
+
+@pytest.mark.parametrize(
+    ("model", "technique", "said"),
+    [
+        ("m.pt2", "rtn:bits=8", "without layers"), ("a.b:c", "rtn:bits=4", "a byte for each"),
+        ("a.b:c", "palettize:bits=4", "alone"),
+    ],
+)
+def test_what_torchao_does_not_make(model: str, technique: str, said: str, tmp_path: Path) -> None:
+    made = apply_advice(with_first(record("resnet18"), technique), model, tmp_path)
+    assert made.artefact is None
+    assert said in made.why
 
 
 def test_what_cannot_be_made_has_a_recipe(tmp_path: Path) -> None:

@@ -115,7 +115,12 @@ def _importer(kind: str) -> Callable[..., Imported]:
 
 
 def _from_function(text: str, inputs: Mapping[str, Any] | None, assumed: Collection[str]) -> Imported:
-    """`package.module:function`: call it, and import the module (and example inputs) it returns."""
+    model, examples = called(text)
+    return _import(model, inputs or examples, assumed)
+
+
+def called(text: str) -> tuple[Any, Mapping[str, Any] | None]:
+    """What `package.module:function` returns: a module, and example inputs by name or None. Raises ImportError_."""
     module_name, _, attribute = text.partition(":")
     try:
         function = getattr(importlib.import_module(module_name), attribute)
@@ -136,4 +141,4 @@ def _from_function(text: str, inputs: Mapping[str, Any] | None, assumed: Collect
     model, examples = made if isinstance(made, tuple) and len(made) == 2 else (made, None)
     if examples is not None and not isinstance(examples, Mapping):
         raise ImportError_(f"{text}: the second result is {type(examples).__name__}, expected a mapping of input names")
-    return _import(model, inputs or examples, assumed)
+    return model, examples

@@ -18,7 +18,8 @@ from orchard.workloads.importers.torch_export import (  # the modules register t
     kernels,
     layout,
     norms,
+    quantized,
 )
 from orchard.workloads.importers.torch_export.model import import_torch
 
-__all__ = ["contractions", "elementwise", "import_torch", "kernels", "layout", "norms"]
+__all__ = ["contractions", "elementwise", "import_torch", "kernels", "layout", "norms", "quantized"]

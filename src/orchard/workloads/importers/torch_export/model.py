@@ -12,6 +12,8 @@ from orchard.workloads.importers.lowering import Imported, Lowering
 from orchard.workloads.importers.torch_export.live import export_module, first_line
 from orchard.workloads.importers.torch_export.program import RULES, Program, refuse_control_flow
 
+MOST_TEXT = 1 << 28
+
 
 def import_torch(
     source: Any,
@@ -48,6 +50,9 @@ def _load_pt2(torch: Any, path: Path) -> Any:
             if sum(m.file_size for m in members) > 64 * path.stat().st_size + (1 << 30):
                 raise ImportError_(f"{path}: unpacks to more than 64 times its size, refused")
             _require_graph(path, [m.filename for m in members])
+            programs = [m for m in members if m.filename.endswith(".json") and m.file_size < MOST_TEXT]
+            if any(b"torch.ops.torchao." in archive.read(m) for m in programs):
+                need("torchao.quantization", "torchao", "a program of torchao's ops")
         return torch.export.load(str(path))
     except ImportError_:
         raise
