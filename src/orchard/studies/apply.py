@@ -1,4 +1,6 @@
-"""Make a recommendation real: a Core ML package through coremltools, a PyTorch module through torchao; read back, predicted.
+"""Make a recommendation real: a Core ML package through coremltools, a PyTorch module through torchao or coreai-opt.
+
+Each result is read back and predicted.
 
 The user's file is opened for reading only; the result is a new package in another place, and an existing one is never replaced.
 What no library here can make on the user's machine (a conversion by llama.cpp or MLX, calibration that has to run the model,
@@ -18,8 +20,8 @@ from typing import Any
 
 from orchard.ir import Graph
 from orchard.ir.weights import weight_bytes
+from orchard.studies import apply_coreai, apply_torch
 from orchard.studies.advice.figures import figures_of
-from orchard.studies.apply_torch import is_module, make_module, refusal, stem_of
 from orchard.studies.errors import StudyError
 from orchard.studies.predict import answer
 from orchard.studies.request import Request
@@ -82,17 +84,21 @@ class Applied:
         }  # fmt: skip
 
 
-def apply_advice(record: Mapping[str, Any], model: str, folder: Path, *, pick: str = "1") -> Applied:
+def apply_advice(record: Mapping[str, Any], model: str, folder: Path, *, pick: str = "1", to: str = "pt2") -> Applied:
     """Apply recommendation `pick` (a place from 1, or `combination`) of an `orchard.advice/1` mapping to a model file.
+
+    to: what a PyTorch module becomes, `pt2` (torchao) or `aimodel` (coreai-opt); a Core ML package stays one.
 
     Raises StudyError for a choice or a file that cannot be, and for what the library refuses.
     """
+    if to not in MODULES:
+        raise StudyError(f"--to {to[:20]!r}: expected {' or '.join(MODULES)}")
     chosen = _picked(record, pick)
     techniques = parse_all(chosen["apply"])
-    why = _recipe_only(chosen, techniques, model)
+    why = _recipe_only(chosen, techniques, model, to)
     artefact = None
     if not why:
-        artefact = _made(record, model, folder, techniques)
+        artefact = _made(record, model, folder, techniques, to)
     return Applied(
         title=chosen["title"], advised_factor=float(chosen["gain"]["factor"]), recipe=tuple(chosen["how"]), artefact=artefact,
         why=why,
@@ -152,12 +158,20 @@ MAKERS: Mapping[type[Technique], Maker] = {
 """Techniques that coremltools applies to a package without running the model."""
 
 
-def _recipe_only(chosen: Mapping[str, Any], techniques: Sequence[Technique], model: str) -> str:
+MODULES: Mapping[str, tuple[Callable[[str, Sequence[Technique]], str], Callable[[Request, Path, Sequence[Technique]], int]]] = {
+    "pt2": (apply_torch.refusal, apply_torch.make_module), "aimodel": (apply_coreai.refusal, apply_coreai.make_program),
+}  # fmt: skip
+"""What a PyTorch module can become: why not, and its maker, which tells the bytes of the weights it stored."""
+
+
+def _recipe_only(chosen: Mapping[str, Any], techniques: Sequence[Technique], model: str, to: str) -> str:
     """Why no file can be made; "" where one can."""
     if chosen["fields"] or not techniques:
         return "it changes how the model is run or converted, not a file that can be rewritten here"
-    if is_module(model):
-        return refusal(model, techniques)
+    if any(getattr(t, "skip", "") for t in techniques):
+        return "parts to skip are Orchard's names, which the library does not know"
+    if apply_torch.is_module(model):
+        return MODULES[to][0](model, techniques)
     if Path(model).suffix != ".mlpackage":
         what = f"{Path(model).name[:60]} is no Core ML package or PyTorch module"
         return f"{what}; the recipe makes the change where the model is converted"
@@ -167,16 +181,16 @@ def _recipe_only(chosen: Mapping[str, Any], techniques: Sequence[Technique], mod
     return ""
 
 
-def _made(record: Mapping[str, Any], source: str, folder: Path, techniques: Sequence[Technique]) -> Artefact:
+def _made(record: Mapping[str, Any], source: str, folder: Path, techniques: Sequence[Technique], to: str) -> Artefact:
     request = _request(record, source)
     before = answer(request)
     graph = _graph(request)
     expected = graph
     for technique in techniques:
         expected = technique.apply(expected) if isinstance(technique, GraphPass) else expected
-    if is_module(source):
-        target = _target(stem_of(source), ".pt2", folder, techniques)
-        stored = make_module(request, target, techniques)
+    if apply_torch.is_module(source):
+        target = _target(apply_torch.stem_of(source), f".{to}", folder, techniques)
+        stored = MODULES[to][1](request, target, techniques)
     else:
         target = _target(Path(source).stem, ".mlpackage", folder, techniques)
         _convert(Path(source), target, techniques)

@@ -23,15 +23,17 @@ from orchard.units import OrchardError
 BITS = (8,)
 """On this side of Apple's machines torchao packs no symmetric 4-bit weights: it would keep a byte for each."""
 
+OTHER = "--to aimodel makes 4-bit integers and palettes"
+
 
 def refusal(model: str, techniques: Sequence[Technique]) -> str:
     """Why torchao makes no module of this; "" where it does."""
     if Path(model).suffix == ".pt2":
         return "torchao changes the layers of a module, and a .pt2 holds a program without layers: give package.module:function"
     if len(techniques) != 1 or not isinstance(techniques[0], RoundToNearest):
-        return f"torchao makes integers of weights alone, not {' with '.join(t.name for t in techniques)}"
+        return f"torchao makes integers of weights alone, not {' with '.join(t.name for t in techniques)}; {OTHER}"
     if techniques[0].bits not in BITS:
-        return f"torchao would keep a byte for each {techniques[0].bits}-bit weight, so the file would gain nothing over 8 bits"
+        return f"torchao would keep a byte for each {techniques[0].bits}-bit weight, so nothing is gained over 8; {OTHER}"
     return ""
 
 
@@ -48,22 +50,16 @@ def stem_of(model: str) -> str:
 def make_module(request: Request, target: Path, techniques: Sequence[Technique]) -> int:
     """Write the quantized program to `target`; the bytes of all tensors it stores. Raises StudyError or ImportError_."""
     from orchard.workloads.importers.errors import need
-    from orchard.workloads.importers.front import called
     from orchard.workloads.importers.torch_export.live import export_module, first_line
 
     torch = need("torch", "torch", "a PyTorch model")
-    module, examples = called(request.model)
-    if not isinstance(module, torch.nn.Module):
-        raise StudyError(f"--model {request.model[:80]!r}: returns {type(module).__name__}, expected a torch.nn.Module")
-    if any(p.is_meta for p in module.parameters()):
-        raise StudyError(f"--model {request.model[:80]!r}: its weights are on the meta device; there is nothing to quantize")
-    inputs: Mapping[str, Any] = parse_inputs(request.inputs) or examples or {}
+    module, inputs = live(request)
     technique = techniques[0]
     assert isinstance(technique, RoundToNearest)
     try:
         with quiet():
             made = _quantized(torch, module, technique)
-            program, _ = export_module(torch, made, dict(inputs), request.model)
+            program, _ = export_module(torch, made, inputs, request.model)
             torch.export.save(program, str(target))
     except OrchardError:
         raise
@@ -72,8 +68,23 @@ def make_module(request: Request, target: Path, techniques: Sequence[Technique])
     return sum(t.nbytes for t in {id(t): t for t in program.state_dict.values()}.values())
 
 
+def live(request: Request) -> tuple[Any, dict[str, Any]]:
+    """A copy of the module that `package.module:function` returns, in evaluation mode, and its inputs by name."""
+    from orchard.workloads.importers.errors import need
+    from orchard.workloads.importers.front import called
+
+    torch = need("torch", "torch", "a PyTorch model")
+    module, examples = called(request.model)
+    if not isinstance(module, torch.nn.Module):
+        raise StudyError(f"--model {request.model[:80]!r}: returns {type(module).__name__}, expected a torch.nn.Module")
+    if any(p.is_meta for p in module.parameters()):
+        raise StudyError(f"--model {request.model[:80]!r}: its weights are on the meta device; there is nothing to quantize")
+    inputs: Mapping[str, Any] = parse_inputs(request.inputs) or examples or {}
+    return copy.deepcopy(module).eval().requires_grad_(False), dict(inputs)
+
+
 def _quantized(torch: Any, module: Any, technique: RoundToNearest) -> Any:
-    """A copy whose linear layers and embeddings hold integers; weights that rows of `group` do not divide stay."""
+    """The module, whose linear layers and embeddings hold integers now; weights that rows of `group` do not divide stay."""
     from orchard.workloads.importers.errors import need
 
     ao = need("torchao.quantization", "torchao", "a quantized module")
@@ -86,15 +97,14 @@ def _quantized(torch: Any, module: Any, technique: RoundToNearest) -> Any:
         del name
         return isinstance(layer, kinds) and not (group and layer.weight.shape[-1] % group)
 
-    made = copy.deepcopy(module).eval().requires_grad_(False)
-    if not any(chosen(layer, "") for layer in made.modules()):
+    if not any(chosen(layer, "") for layer in module.modules()):
         raise StudyError(f"{type(module).__name__} has no linear layer or embedding that {technique} fits")
     grain = PerGroup(group) if group else PerAxis(0)
     config = ao.IntxWeightOnlyConfig(
         weight_dtype=getattr(torch, f"int{technique.bits}"), granularity=grain, scale_dtype=torch.float16
     )
-    ao.quantize_(made, config, filter_fn=chosen)
-    return unwrap_tensor_subclass(made)  # plain tensors: what a .pt2 stores
+    ao.quantize_(module, config, filter_fn=chosen)
+    return unwrap_tensor_subclass(module)  # plain tensors: what a .pt2 stores
 
 
 @contextlib.contextmanager

@@ -77,6 +77,9 @@ def net():
     torch.manual_seed(0)
     layers = torch.nn.Linear(512, 1024), torch.nn.ReLU(), torch.nn.Linear(1024, 256)
     return torch.nn.Sequential(*layers).eval(), {"input": (1, 512)}
+def half():
+    module, inputs = net()
+    return module.half(), inputs
 def ghost():
     return torch.nn.Linear(64, 64, device="meta"), {"input": (1, 64)}
 def words():
@@ -114,6 +117,21 @@ def test_a_module_is_quantized_by_torchao(net: str, tmp_path: Path, technique: s
 
 
 @pytest.mark.parametrize(
+    ("technique", "format", "bits"),
+    [("rtn:bits=4,group=32", "int4-b32", 4.5), ("palettize:bits=4,group=0", "pal4", 4)],
+)
+def test_a_module_becomes_a_core_ai_program(net: str, tmp_path: Path, technique: str, format: str, bits: float) -> None:
+    pytest.importorskip("coreai_opt")
+    pytest.importorskip("coreai_torch")
+    made = apply_advice(with_first(record("resnet18"), technique), net.replace("net:net", "net:half"), tmp_path, to="aimodel")
+    assert made.artefact is not None
+    assert made.artefact.formats[format] == 512 * 1024 + 1024 * 256
+    assert made.artefact.confirmed
+    assert made.artefact.after_bytes == pytest.approx((512 + 256) * 1024 * bits / 8, rel=0.02)  # the whole program file
+    assert made.artefact.after_s < made.artefact.before_s
+
+
+@pytest.mark.parametrize(
     ("name", "said"), [("ghost", "meta device"), ("words", "int is no model"), ("pool", "no weight matrix|no linear layer")]
 )
 def test_modules_that_cannot_be_quantized(net: str, tmp_path: Path, name: str, said: str) -> None:
@@ -126,6 +144,7 @@ def test_modules_that_cannot_be_quantized(net: str, tmp_path: Path, name: str, s
 @pytest.mark.parametrize(
     ("model", "technique", "said"),
     [
+        ("m.pt2", "palettize:bits=4", "without layers"), ("a.b:c", "rtn:bits=8,skip=head", "parts to skip"),
         ("m.pt2", "rtn:bits=8", "without layers"), ("a.b:c", "rtn:bits=4", "a byte for each"),
         ("a.b:c", "palettize:bits=4", "alone"),
     ],

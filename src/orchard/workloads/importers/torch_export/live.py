@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import importlib
 import inspect
 import io
 import logging
@@ -171,6 +172,14 @@ def _example(torch: Any, key: str, shape: list[int], device: Any, floats: Any) -
     if key.endswith("mask"):
         return torch.ones(shape, dtype=torch.long if len(shape) == 2 else torch.bool, device=device)
     return torch.zeros(shape, dtype=floats, device=device)
+
+
+def example_inputs(module: Any, inputs: Mapping[str, Any], label: str) -> dict[str, Any]:
+    """A tensor for each input of a module with `inputs` as `export_module` takes them. Raises ImportError_."""
+    torch = importlib.import_module("torch")
+    first = next((p for p in module.parameters() if p.is_floating_point()), torch.zeros(()))
+    accepted = inspect.signature(module.forward).parameters
+    return _example_inputs(torch, inputs or dict(_default_inputs(module)), first.device, first.dtype, label, accepted)[0]
 
 
 _experts_library: list[Any] = []
