@@ -91,9 +91,12 @@ def peak_rss_bytes() -> int | None:
     return int(found.group(1)) * 1024 if found else None
 
 
-def rss_bytes() -> int | None:
-    found = re.search(r"^VmRSS:\s+(\d+) kB", _read(PROC / "self/status"), re.M)
-    return int(found.group(1)) * 1024 if found else None
+def memory_now() -> tuple[int, int] | None:
+    """Resident bytes, and how many are pages of files (proc(5), VmRSS and RssFile); None where the system does not say."""
+    text = _read(PROC / "self/status")
+    found = [re.search(rf"^{key}:\s+(\d+) kB", text, re.M) for key in ("VmRSS", "RssFile")]
+    whole, files = (int(one.group(1)) * 1024 if one else None for one in found)
+    return None if whole is None or files is None else (whole, files)
 
 
 def reset_peak_rss() -> bool:
