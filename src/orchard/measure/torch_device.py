@@ -17,7 +17,7 @@ from orchard.measure.library import library
 from orchard.measure.programs import Program, Step
 from orchard.measure.store import Sample
 from orchard.measure.timer import Clock, Plan, time_step
-from orchard.measure.trace import record_step
+from orchard.measure.trace import record_step, trace
 
 OPERATION_RUNS = 3
 """Runs from which the time of each operation is taken (the middle one)."""
@@ -61,9 +61,7 @@ class TorchDevice:
         """Time one program. `operations`: also each operation of a step, and the memory the process gains."""
         torch = library("torch")
         with _quiet(), torch.set_grad_enabled(program.grad):
-            if operations:
-                allocator.trim()
-            before = machine.memory_now()
+            before = _before(program) if operations else None
             step = self._build(torch, program)
             step()  # the state that a first call makes (moments, gradients, kernels) is there in every later one
             gained = _gained(step, before) if operations else None
@@ -112,6 +110,17 @@ class TorchDevice:
         with Timed():
             step()
         return found
+
+
+def _before(program: Program) -> tuple[int, int] | None:
+    """What the process holds before it has the program's tensors, but with every library that building and calling import.
+
+    The program runs once without data, as for a prediction: the first model of a process would carry the imports otherwise.
+    """
+    trace(program.build, grad=program.grad)
+    gc.collect()
+    allocator.trim()
+    return machine.memory_now()
 
 
 def _gained(step: Step, before: tuple[int, int] | None) -> int | None:
