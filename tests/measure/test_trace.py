@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from orchard.measure.programs import Step, calling
+from orchard.measure.programs import Step, calling, training
 from orchard.measure.trace import Trace, trace
 
 torch = pytest.importorskip("torch")
@@ -120,3 +120,26 @@ def test_recurrent_weights_are_read_in_every_step() -> None:
     assert scan.steps == 5
     assert (5 * hidden, hidden) in scan.reads
     assert scan.macs == 5 * 2 * (64 * 8 + 64 * 16)
+
+
+def test_moments_of_an_embedding_are_zero_where_no_row_was_looked_up() -> None:
+    def build() -> Step:
+        table = torch.nn.Embedding(100, 8)
+        ids = torch.arange(25)
+        optimizer = torch.optim.AdamW(table.parameters(), foreach=False)
+        return training(table, optimizer, lambda: table(ids).sum(), ids)
+
+    (root,) = (x for x in traced(build, grad=True).launches if x.op == "aten.sqrt" and x.elements > 1)
+    assert root.elements == 800.0
+    assert root.zeros == 600.0  # 75 of 100 rows
+
+
+@pytest.mark.parametrize(("add", "zeros"), [(False, 64.0), (True, 0.0)])
+def test_a_root_of_zeros_is_known_until_something_dense_is_added(add: bool, zeros: float) -> None:
+    x = torch.ones(64)
+
+    def root() -> Any:
+        made = torch.zeros(64)
+        return torch.sqrt(made.add_(x) if add else made)
+
+    assert traced(lambda: calling(root)).launches[-1].zeros == zeros

@@ -42,6 +42,7 @@ class Launch:
     strided     elements read or written with a stride in the innermost axis
     reads, writes   (bytes, reuse distance in bytes) per operand
     fresh_bytes     of `writes` on pages the allocator has just got from the system
+    zeros       elements known to be zero where that is slow (a square root in MKL's vector library)
     weight_bytes    of `reads` that are packed for every call (weights of a convolution)
     graded      records itself for a backward pass
     """
@@ -63,6 +64,7 @@ class Launch:
     writes: tuple[tuple[float, float], ...] = ()
     fresh_bytes: float = 0.0
     weight_bytes: float = 0.0
+    zeros: float = 0.0
     graded: bool = False
     scope: str = ""
 
@@ -86,7 +88,7 @@ class Launch:
 _DEFAULTS = asdict(Launch(op="", group=""))
 
 COLUMNS = (
-    "batch", "rows", "columns", "depth", "taps", "steps", "macs", "elements", "strided", "fresh_bytes", "weight_bytes",
+    "batch", "rows", "columns", "depth", "taps", "steps", "macs", "elements", "strided", "fresh_bytes", "weight_bytes", "zeros",
 )  # fmt: skip
 
 

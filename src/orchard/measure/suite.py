@@ -124,6 +124,8 @@ def pointwise(full: bool) -> Iterator[Program]:
         for n in sizes:
             make = lambda t, n=n, f=function: calling(lambda x: f(t, x), t.rand(n) + 0.5)  # noqa: E731
             yield _program(f"{name}-{_size(n)}", "pointwise", make)
+    for n in sizes:  # a square root of zeros: moments of rows that were never looked up
+        yield _program(f"sqrt-zeros-{_size(n)}", "pointwise", lambda t, n=n: calling(lambda: t.sqrt(t.zeros(n))))
     for name in ("gelu", "silu", "mul", "square", "rsqrt", "relu", "neg"):
         for n in sizes[:2]:
             make = lambda t, n=n, f=FUNCTIONS[name]: calling(lambda x: f(t, x), (t.rand(n) + 0.5).bfloat16())  # noqa: E731

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from orchard.cost.eager import Launch
 from orchard.measure.classify import classify
 from orchard.measure.library import library
+from orchard.measure.zeros import Zeros
 
 MMAP_THRESHOLD_MAX = 32 * 2**20
 """Bytes from which glibc's malloc always maps fresh pages: DEFAULT_MMAP_THRESHOLD_MAX = 4 MiB x sizeof(long) (malloc.c)."""
@@ -39,8 +40,9 @@ class Trace:
 class Recorder:
     """Follows storages: when each was last touched, what is alive, what the allocator can hand out again."""
 
-    def __init__(self, *, keeps_memory: bool = False) -> None:
+    def __init__(self, *, keeps_memory: bool = False, zeros: Zeros | None = None) -> None:
         self.keeps_memory = keeps_memory
+        self.zeros = zeros or Zeros()
         self.launches: list[Launch] = []
         self.clock = 0.0
         self.last: dict[int, float] = {}
@@ -82,6 +84,8 @@ class Recorder:
         found = classify(func, args, kwargs, result)
         if found is None:
             return
+        slow = found.launch.elements * (1.0 - self.zeros.share(args[0])) if found.launch.fn == "sqrt" else 0.0
+        self.zeros.follow(func, args, kwargs, result, graded)
         reads: list[tuple[float, float]] = []
         writes: list[tuple[float, float]] = []
         fresh = 0.0
@@ -112,7 +116,7 @@ class Recorder:
         writes = [(s, max(d, moved)) for s, d in writes]
         self.launches.append(
             replace(
-                found.launch, reads=(*reads, *again), writes=tuple(writes), fresh_bytes=fresh, graded=graded,
+                found.launch, reads=(*reads, *again), writes=tuple(writes), fresh_bytes=fresh, graded=graded, zeros=slow,
                 scope=self.scopes[-1] if self.scopes else "",
             )
         )  # fmt: skip
@@ -163,13 +167,15 @@ def record_step(torch: Any, step: Callable[[], Any], *, grad: bool, keeps_memory
     keeps_memory: the allocator never maps large blocks afresh, as while measuring (`orchard.measure.allocator`).
     """
     with torch.set_grad_enabled(grad):
-        step()  # the state that a first call leaves behind (optimizer moments) is there in every later one
-        recorder = Recorder(keeps_memory=keeps_memory)
+        zeros = Zeros()
+        with _mode(torch, zeros.follow) if grad else nullcontext():
+            step()  # the state that a first call leaves behind (optimizer moments) is there in every later one
+        recorder = Recorder(keeps_memory=keeps_memory, zeros=zeros)
         for tensor in _reachable(step):
             recorder.hold(tensor)
         resident = recorder.alive
         recorder.peak = recorder.alive
-        with _watching(torch, recorder), _mode(torch, recorder):
+        with _watching(torch, recorder), _mode(torch, recorder.record):
             result = step()
         del result
     return Trace(recorder.settle(), recorder.module_calls, resident, recorder.peak - resident)
@@ -181,7 +187,7 @@ def _reachable(step: Any) -> Iterator[Any]:
     yield from (listed() if callable(listed) else ())
 
 
-def _mode(torch: Any, recorder: Recorder) -> Any:
+def _mode(torch: Any, record: Callable[..., None]) -> Any:
     base = library("torch.utils._python_dispatch").TorchDispatchMode
 
     class Mode(base):  # type: ignore[misc,valid-type]
@@ -189,7 +195,7 @@ def _mode(torch: Any, recorder: Recorder) -> Any:
             del types
             kwargs = kwargs or {}
             result = func(*args, **kwargs)
-            recorder.record(func, args, kwargs, result, torch.is_grad_enabled())
+            record(func, args, kwargs, result, torch.is_grad_enabled())
             return result
 
     return Mode()

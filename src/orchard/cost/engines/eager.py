@@ -7,7 +7,7 @@
 * products: MACs at `macs_per_s.<dtype>`, less what is lost to edges: 1 / (1 + r0/rows + c0/columns + d0/depth), and
   `pack_s_per_byte` for what the library repacks at each call. One row streams its matrix at `gemv_share` of the reads.
 * convolutions: the same with their own edges, plus the reordering of activations and weights into blocks.
-* everything else: seconds per element of its group, function and type.
+* everything else: seconds per element of its group, function and type; `zero_s` more for a zero under a square root.
 
 All terms come from the general shape of such kernels; their sizes are fitted to microbenchmarks (`orchard calibrate RUN`).
 """
@@ -55,7 +55,7 @@ def _dispatch(k: LaunchArrays, p: Values) -> Floats:
 
 def _compute(k: LaunchArrays, p: Values) -> Floats:
     seconds = k.elements * _column(k, "group.fn.dtype", p, "element_s") * _touched(k)
-    seconds = seconds + k.strided * p["strided_s"]
+    seconds = seconds + k.strided * p["strided_s"] + k.zeros * p.get("zero_s", 0.0)
     seconds = np.where(_is(k, "gemm"), _product(k, p), seconds)
     seconds = np.where(_is(k, "gemv"), k.macs / _column(k, "dtype", p, "gemv_macs_per_s"), seconds)
     seconds = np.where(_is(k, "conv"), _conv(k, p), seconds)
