@@ -221,7 +221,7 @@ def terms() -> tuple[Term, ...]:
         Term(name="attention_head_s.-", start=1e-6, unit="s", about="each head of an attention"),
         Term(name="attention_head_s.backward", start=2e-5, unit="s", about="each head of its gradients", width=1.5),
         Term(name="attention_head_s.backward.bf16", start=5e-5, unit="s", about="the same in bf16", width=1.5),
-        Term(name="zero_s", start=1e-9, unit="s", about="a zero under a square root, beyond any other element"),
+        Term(name="zero_s", start=1e-10, unit="s", about="a zero under a square root, beyond any other element", width=3.0),
         Term(name="row_s", start=2e-8, unit="s", about="each row that is looked up or scattered"),
         Term(
             name="scan_slowdown",
