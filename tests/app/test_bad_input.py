@@ -179,6 +179,10 @@ def test_a_chip_file_that_never_ends(run) -> None:
     refused(run("chips", "show", "/dev/zero"), "/dev/zero")
 
 
+def test_an_assumed_op_of_a_built_in_model(run) -> None:
+    refused(run("inspect", "resnet50", "--assume-elementwise", "Blur"), "--assume-elementwise 'Blur'", "no model file")
+
+
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root reads everything")
 def test_a_file_nobody_may_read(run, tmp_path: Path) -> None:
     path = tmp_path / "chip.yaml"

@@ -113,7 +113,7 @@ def test_a_bad_file_is_one_sentence(tmp_path, values, message):
 def test_no_file_and_no_folder(tmp_path):
     with pytest.raises(ModelError, match="cannot be read"):
         load_model(tmp_path / "config.json")
-    with pytest.raises(ModelError, match="cannot be read"):
+    with pytest.raises(ModelError, match=r"holds no config\.json .*expected a model's name, a model file or the folder"):
         load_model(tmp_path)
 
 

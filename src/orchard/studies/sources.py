@@ -87,6 +87,11 @@ def open_model(request: Request) -> Model | ImportedModel:
             raise StudyError(f"--input {request.inputs[0][:60]!r}: the sizes of an uploaded model are fixed when it is read")
         return KEPT[request.model]
     if not is_import(request.model):
+        if request.assume_elementwise:
+            raise StudyError(
+                f"--assume-elementwise {request.assume_elementwise[0][:60]!r}: {request.model} is no model file; "
+                f"every op of it has a rule"
+            )
         if request.inputs and request.model.lower() in NETWORKS:
             return load_network(request.model, *_image_size(request.inputs))
         if request.inputs and request.model.lower() in PIPELINES:

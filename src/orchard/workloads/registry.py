@@ -132,6 +132,11 @@ def load_model(name_or_path: str | Path) -> Model:
     """
     path = Path(name_or_path)
     is_folder = bool(name_or_path) and os.path.isdir(path)  # unlike Path.is_dir, False for a text too long to be a path
+    if is_folder and not (path / "config.json").exists():
+        raise ModelError(
+            f"{path}: the folder holds no config.json and is no .mlpackage or .aimodel; "
+            f"expected a model's name, a model file or the folder of a Hugging Face model"
+        )
     if path.suffix == ".json" or is_folder:
         return _from_config(path / "config.json" if is_folder else path)
     from orchard.workloads.networks import NETWORKS

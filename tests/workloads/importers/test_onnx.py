@@ -220,6 +220,13 @@ def test_unknown_ops_are_listed_at_once(tmp_path):
     ):
         import_model(path)
     assert len(import_model(path, assume_elementwise=["Blur", "Warp"]).graph) == 3
+    assert len(import_model(path, assume_elementwise=["acme::Blur", "acme::Warp"]).graph) == 3
+
+
+def test_an_assumed_op_that_the_model_does_not_hold_is_refused(tmp_path):
+    path = save(tmp_path, [N("Relu", ["x"], ["y"])], [("x", F, [2, 3])], ["y"])
+    with pytest.raises(ImportError_, match=r"--assume-elementwise 'Relo': no op of the model .*; did you mean Relu\?"):
+        import_model(path, assume_elementwise=["Relo"])
 
 
 def test_loops_are_refused_with_a_reason(tmp_path):

@@ -96,6 +96,8 @@ def _from_file(path: Path, inputs: Mapping[str, Any] | None, assumed: Collection
         raise ImportError_(f"{path}: not a known model file, expected one of {known}")
     if kind in _REFUSED:
         raise ImportError_(f"{path} {_REFUSED[kind]}")
+    if assumed and kind in ("gguf", "safetensors"):
+        raise ImportError_(f"{path}: --assume-elementwise {sorted(assumed)[0][:60]!r}: a {kind} file holds no ops; leave it out")
     return _importer(kind)(path, inputs=inputs, assume_elementwise=assumed)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from orchard.ir import Expr, Role, Size, symbol, symbols_of
+from orchard.units import did_you_mean
 from orchard.workloads.importers.errors import ImportError_, UnsupportedOps
 from orchard.workloads.importers.lowering.parts import layer_of, part_of
 from orchard.workloads.importers.lowering.values import (
@@ -58,10 +59,16 @@ class Base:
             self.warnings.append(text)
 
     def check_known(self, types: Counter[str], known: Collection[str]) -> None:
-        """Raise UnsupportedOps for all types that have no rule and are not assumed elementwise."""
+        """Raise UnsupportedOps for all types that have no rule and are not assumed elementwise, ImportError_ for an
+        assumed one that the model does not hold."""
         missing = {t: n for t, n in types.items() if t not in known and not self.is_assumed(t)}
         if missing:
             raise UnsupportedOps(self.where, missing)
+        present = {*types, *(t.split("::")[-1] for t in types)}
+        for name in sorted(self.assumed - present):
+            raise ImportError_(
+                f"{self.where}: --assume-elementwise {name[:60]!r}: no op of the model has this type{did_you_mean(name, types)}"
+            )
 
     def is_assumed(self, op_type: str) -> bool:
         return op_type in self.assumed or op_type.split("::")[-1] in self.assumed
