@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from orchard.ir import Graph, parse_graph, print_graph
@@ -176,6 +179,14 @@ def test_cards_and_passes_belong_together() -> None:
     assert set(cards) == set(TECHNIQUES) | set(NO_RULE)
     assert not set(TECHNIQUES) & set(NO_RULE)
     assert all(card.example.startswith("before:") and "after:" in card.example for card in cards.values() if not card.no_rule)
+
+
+def test_the_page_names_every_technique_once() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "techniques.md").read_text(encoding="utf-8")
+    table = page.partition("## By their usual names\n")[2].partition("\n\n")[0]
+    rows = [line.split("|")[1:4] for line in table.splitlines()[2:]]
+    priced, unpriced = (sorted(n for row in rows for n in re.findall(r"`([\w-]+)`", row[column])) for column in (1, 2))
+    assert (priced, unpriced) == (sorted(TECHNIQUES), sorted(NO_RULE))
 
 
 def test_every_claim_has_a_card() -> None:

@@ -1,4 +1,4 @@
-"""The joint search: weights, draft, tokens drafted, cache bits and skipped inputs together, on time and loss.
+"""The joint search: weights, draft, tokens drafted and skipped inputs together, on time and loss; the cache stays 16 bits.
 
 Times come from the performance model (a pass of so many rows at so many bits), losses and acceptance from a fixture. All points
 are priced at once as arrays; losses of parts are added, which the confirmation on another seed and text tests.
