@@ -3,8 +3,8 @@
     python benchmarks/mapping/exhaustive.py --spaces 500 --constrained 200 --nests 10000 --seconds 1500
 
 Stops at --seconds and goes on from there when started again. A wrong answer (another value, a refusal where a nest exists, a
-mapping that breaks a constraint) stops it with exit code 1 and the seed. The right value without a proof counts as "not proven":
-it is printed with its seed and the run goes on.
+mapping that breaks a constraint) counts as "differs" and makes the exit code 1. The right value without a proof counts as "not
+proven". Both are printed with their seed, and the run goes on.
 """
 
 from __future__ import annotations
@@ -87,20 +87,20 @@ def nest(seed: int, limit: int) -> Answer:
     return "equal"
 
 
-def run(name: str, compared: Compared, wanted: int, limit: int, stop: float, first: int) -> tuple[int, int, int]:
-    """(equal, not proven, first seed that was not tried)."""
-    equal, unproven, seed = 0, 0, first
-    while equal < wanted and time.process_time() < stop:
-        found = compared(seed, limit)
-        if found == "differs":
-            sys.exit(f"{name} seed {seed}: the mapper and enumeration differ")
-        if found == "not proven":
-            print(f"{name} seed {seed}: the best of all nests, not proven", flush=True)
-        equal, unproven, seed = equal + (found == "equal"), unproven + (found == "not proven"), seed + 1
-    return equal, unproven, seed
+def run(name: str, compared: Compared, wanted: int, limit: int, stop: float, first: int) -> tuple[dict[Answer, int], int]:
+    """How many spaces got which answer, and the first seed that was not tried."""
+    found: dict[Answer, int] = dict.fromkeys(("equal", "not proven", "differs", "too large"), 0)
+    seed = first
+    while found["equal"] < wanted and time.process_time() < stop:
+        got = compared(seed, limit)
+        found[got] += 1
+        if got in ("differs", "not proven"):
+            print(f"{name} seed {seed}: {got}", flush=True)
+        seed += 1
+    return found, seed
 
 
-FIELDS = ("what", "first", "next", "equal", "not_proven", "cpu_s", "commit", "when")
+FIELDS = ("what", "first", "next", "equal", "not_proven", "differs", "cpu_s", "commit", "when")
 TITLES = {
     "free": "free spaces equal to enumeration",
     "hard": "hard spaces equal to enumeration",
@@ -112,7 +112,7 @@ TITLES = {
 def earlier(path: Path) -> list[dict[str, str]]:
     """Pieces that were run before; a piece of another version of the mapper counts as well, its commit stands beside it."""
     rows = csv.DictReader(path.read_text().splitlines()) if path.exists() else []
-    return [{"not_proven": "0", **row} for row in rows]
+    return [{"not_proven": "0", "differs": "0", **row} for row in rows]
 
 
 def main() -> None:
@@ -141,10 +141,10 @@ def main() -> None:
         if left <= 0 or name not in given.parts:
             continue
         started = time.process_time()
-        equal, unproven, seeds = run(name, compared, left, given.limit, started + given.seconds, first)
+        found, seeds = run(name, compared, left, given.limit, started + given.seconds, first)
         spent = f"{time.process_time() - started:.0f}"
         now = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC")
-        numbers = (str(n) for n in (first, seeds, equal, unproven))
+        numbers = (str(n) for n in (first, seeds, found["equal"], found["not proven"], found["differs"]))
         pieces.append(dict(zip(FIELDS, (name, *numbers, spent, commit(), now))))
         with record.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
@@ -155,12 +155,13 @@ def main() -> None:
     for name, title in TITLES.items():
         mine = [p for p in pieces if p["what"] == name]
         if mine:
-            equal, unproven, spent_s = (sum(int(p[k]) for p in mine) for k in ("equal", "not_proven", "cpu_s"))
+            *answers, spent_s = (sum(int(p[k]) for p in mine) for k in ("equal", "not_proven", "differs", "cpu_s"))
             commits = " ".join(dict.fromkeys(p["commit"] for p in mine))
-            rows.append((title, equal, unproven, max(int(p["next"]) for p in mine), spent_s, commits, mine[-1]["when"]))
-    lines = table(["what", "equal", "not proven", "seeds up to", "CPU s", "commits", "finished"], rows)
+            rows.append((title, *answers, max(int(p["next"]) for p in mine), spent_s, commits, mine[-1]["when"]))
+    lines = table(["what", "equal", "not proven", "differs", "seeds up to", "CPU s", "commits", "finished"], rows)
     text = f"`python benchmarks/mapping/exhaustive.py --limit {given.limit}`, in pieces (`exhaustive.csv`)"
     print(write("exhaustive", "Proofs and counts against enumeration and execution", [text, "", *lines]))
+    sys.exit(any(int(p["differs"]) for p in pieces))
 
 
 if __name__ == "__main__":

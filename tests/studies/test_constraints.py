@@ -106,6 +106,19 @@ def test_a_fixed_order_of_tensors_may_need_two_that_wait() -> None:
     assert map_op(problem, arch, "energy", constraints=rules).value == pytest.approx(684.0)  # by enumeration
 
 
+def test_a_fixed_order_of_tensors_may_need_one_that_waits_in_the_outermost_level() -> None:
+    """A's tile of 4 fills G beside O, so O, placed further in as asked, has to stay put across the rest of k."""
+    problem = Problem("x", parse_einsum("m k -> m"), {"m": 2, "k": 8}, ("A", "O"))
+    dram = Level(name="D", read_energy_pj=20.0, write_energy_pj=30.0)
+    buffer = Level(name="G", capacity_words=5, read_energy_pj=4.0, write_energy_pj=4.0)
+    fan = FanOut(name="F", axes={"X": 4}, reduce=True)
+    arch = Architecture(name="toy", nodes=(dram, buffer, fan), compute=Compute(energy_pj=1.0))
+    rules = constraints_from({"G": {"tensors": ["A", "O"]}}, problem, arch)
+    mapped = map_op(problem, arch, "energy", constraints=rules)
+    # A: 16 x (20 + 4 + 4); O: 4 updates of G (2 x 2 steps of k) of which 2 read it, then 2 x (4 + 30); 16 MACs
+    assert mapped.value == pytest.approx(16 * 28 + 4 * 4 + 2 * 4 + 2 * 34 + 16)
+
+
 GEMM = parse_op("gemm:m=256,k=256,n=256")
 CONV = parse_op("conv:c=8,k=8,p=8,q=8,r=3,s=3")
 

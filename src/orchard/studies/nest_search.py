@@ -837,7 +837,8 @@ class NestModel:
             alone = complete and waiting < 0 and not outermost
             free_to = alone or tensor in self._together or self._held_up(stage, waiting)
             joining = free_to or tensor in self._nested or bool(waits_already & self._nested)
-            if (alone or (joining and not self._nothing_outside(stage))) and self._may_wait(stage):
+            later = not self._nothing_outside(stage) or (self._ordered_here(level) and not complete)
+            if (alone or (joining and later)) and self._may_wait(stage):
                 wanted = [d for d in self._wanted_outside(stage, tensor, unplaced) if d not in frozen and d not in forced]
                 raised = sorted({*halo, *wanted})
                 origin, idx = self._raise(
@@ -853,6 +854,12 @@ class NestModel:
     def _nothing_outside(self, stage: int) -> bool:
         """Whether no level further out wants tiles, so that dims may be raised to the whole at once."""
         return all(isinstance(n, Level) and not self.held[n.name] for n in self.stages[stage + 1 :])
+
+    def _ordered_here(self, level: Level) -> bool:
+        """Whether a constraint fixes an order of this level's tensors: a tensor that would come last without it may then have to
+        stay put across loops that the next one of the same level brings, with nothing further out."""
+        rule = self.rules.level(level.name)
+        return bool(rule.tensors or rule.stationary)
 
     def _may_wait(self, stage: int) -> bool:  # noqa: ARG002 - asked by the move, answered by kinds of models
         """Whether a tile placed in this stage's level can stay put across loops of levels further out."""
