@@ -425,7 +425,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--each", type=int, default=60, help="damaged files of each format")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--keep", type=Path, help="folder for files whose answer is wrong")
+    parser.add_argument("--keep", type=Path, help="folder for files whose answer is wrong, and the log")
     asked = parser.parse_args()
     cases = all_cases(asked.each, asked.seed)
     with socket.socket() as probe:
@@ -480,6 +480,9 @@ def main() -> None:
         server.wait()
     log.seek(0)
     said = log.read().decode(errors="replace")
+    if asked.keep:
+        asked.keep.mkdir(exist_ok=True)
+        (asked.keep / "server.log").write_text(said)
     if "Traceback" in said:
         problems.append(f"{said.count('Traceback')} tracebacks in the log: {said[said.index('Traceback') :][-600:]}")
     table: dict[str, dict[str, int]] = {}

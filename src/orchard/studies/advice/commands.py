@@ -62,18 +62,14 @@ def _by_hand(change: Change) -> str:
 
 
 def _weights(change: Change, runtime: str, model: str, after: Prediction) -> str:
-    del after
     chosen = dict(change.fields).get("weights")
     if isinstance(chosen, str) and runtime == "llama.cpp":
         return f"llama-quantize model-f16.gguf model-{chosen}.gguf {chosen}"
     if isinstance(chosen, str) and runtime == "mlx":
-        bits = chosen.removeprefix("mlx-").partition("bit")[0]
-        return f"mlx_lm.convert --hf-path {_hf(model)} -q --q-bits {bits} --q-group-size 64"
+        hub = after.model.name if "/" in after.model.name else model  # built-in models are named as on the hub
+        bits, _, group = chosen.removeprefix("mlx-").partition("bit-g")
+        return f"mlx_lm.convert --hf-path {shlex.quote(hub)} -q --q-bits {bits} --q-group-size {group or 64}"
     return core_ml_code(change.apply[0]) if change.apply and runtime == "coreml" else ""
-
-
-def _hf(model: str) -> str:
-    return shlex.quote(model)
 
 
 def core_ml_code(text: str) -> str:
