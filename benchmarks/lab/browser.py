@@ -9,7 +9,6 @@ import argparse
 import json
 import os
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import Page, sync_playwright
+from serving import served
 
 ROOT = Path(__file__).parents[2]
 AXE = ROOT / "web" / "node_modules" / "axe-core" / "axe.min.js"
@@ -156,20 +156,10 @@ def main() -> None:
     parser.add_argument("--shots", type=Path, default=Path(tempfile.gettempdir()) / "orchard-lab-shots")
     shots = parser.parse_args().shots
     shots.mkdir(parents=True, exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     runs = tempfile.mkdtemp(prefix="orchard-lab-runs-")
-    server = subprocess.Popen([sys.executable, "-m", "orchard", "lab", "--port", str(port), "--runs", runs])
     record: dict[str, Any] = {"load_average": os.getloadavg()[0], "console_errors": [], "requests_elsewhere": []}
     try:
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
-        with sync_playwright() as playwright:
+        with served("lab", "--runs", runs) as (port, _), sync_playwright() as playwright:
             chromium = os.environ.get("ORCHARD_CHROMIUM") or shutil.which("chromium")
             browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
             page = browser.new_page(viewport={"width": 1300, "height": 1000})
@@ -183,8 +173,6 @@ def main() -> None:
             browser.close()
     finally:
         print(json.dumps(record, indent=1))
-        server.terminate()
-        server.wait()
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+from serving import served
 
 CONFIG = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 128,
@@ -428,23 +429,12 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, help="folder for files whose answer is wrong, and the log")
     asked = parser.parse_args()
     cases = all_cases(asked.each, asked.seed)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
     runs, log = tempfile.mkdtemp(prefix="orchard-fuzz-"), tempfile.TemporaryFile()  # noqa: SIM115 - goes with the process
-    words = [sys.executable, "-m", "orchard", "serve", "--port", str(port), "--runs", runs, "--max-upload", "64"]
-    server = subprocess.Popen(words, stderr=log)
     problems: list[str] = []
     counts: Counter[tuple[str, int]] = Counter()
     accepted: Counter[tuple[str, str]] = Counter()
     slowest = (0.0, "")
-    try:
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
+    with served("serve", "--runs", runs, "--max-upload", "64", stderr=log) as (port, server):
         watch = Watch(server.pid)
         with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=200) as client:
             client.post("/api/v1/predict", json={"model": "qwen3-4b", "chip": "m4", "weights": "q4_0"}).raise_for_status()
@@ -475,9 +465,6 @@ def main() -> None:
             client.get("/api/v1/about").raise_for_status()
         after = resident(server.pid)
         watch.stop()
-    finally:
-        server.terminate()
-        server.wait()
     log.seek(0)
     said = log.read().decode(errors="replace")
     if asked.keep:

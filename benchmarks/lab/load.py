@@ -11,12 +11,12 @@ import argparse
 import asyncio
 import json
 import os
-import socket
 import statistics
 import subprocess
-import sys
 import time
 from pathlib import Path
+
+from serving import served
 
 BODY = {"model": "llama-3.1-8b", "chip": "m4max", "weights": "q4_k_m"}
 
@@ -67,21 +67,8 @@ def main() -> None:
     parser.add_argument("--in-flight", type=int, default=50)
     parser.add_argument("--new", action="store_true", help="a new prediction each time instead of a kept one")
     asked = parser.parse_args()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = subprocess.Popen([sys.executable, "-m", "orchard", "serve", "--port", str(port)], stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(600):
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
+    with served("serve", stderr=subprocess.DEVNULL) as (port, server):
         print(json.dumps(asyncio.run(load(port, server.pid, asked.seconds, asked.in_flight, asked.new))))
-    finally:
-        server.terminate()
-        server.wait()
 
 
 if __name__ == "__main__":

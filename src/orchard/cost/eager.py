@@ -42,7 +42,7 @@ class Launch:
     strided     elements read or written with a stride in the innermost axis
     reads, writes   (bytes, reuse distance in bytes) per operand
     fresh_bytes     of `writes` on pages the allocator has just got from the system
-    zeros       elements known to be zero where that is slow (a square root in MKL's vector library)
+    zeros       elements known to be zero where that is slow (a square root, as measured)
     weight_bytes    of `reads` that are packed for every call (weights of a convolution)
     graded      records itself for a backward pass
     """

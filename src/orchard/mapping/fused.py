@@ -342,9 +342,8 @@ def fused_errors(mapping: FusedMapping, chain: Chain, arch: Architecture) -> Non
 
 def _group_errors(mapping: FusedMapping, group: Group, chain: Chain, arch: Architecture) -> None:
     walked = [loop.dim for loop in group.loops]
-    allowed = () if len(group.ops) == 1 else shared_dims(chain, group.first, group.last)
-    if len(group.ops) == 1 and isinstance(chain.ops[group.first], VectorOp):
-        allowed = shared_dims(chain, group.first, group.last)
+    alone = len(group.ops) == 1 and not isinstance(chain.ops[group.first], VectorOp)
+    allowed = () if alone else shared_dims(chain, group.first, group.last)
     if len(set(walked)) < len(walked) or not set(walked) <= set(allowed):
         raise MappingError(f"{chain.name}: loops over {walked} are not shared by ops {group.first} to {group.last}")
     if any(loop.tile < 1 or chain.sizes[loop.dim] % loop.tile for loop in group.loops):

@@ -124,6 +124,8 @@ def _effects(effects: Sequence[Effect]) -> list[str]:
         moves = ", ".join(f"{level} x{factor:.2f}" for level, factor in e.levels.items()) if e.term != ("seed",) else ""
         text = f"{' x '.join(e.term):<26}{e.share * 100:>6.1f} %  p {max(e.p, 0.0):<8.2g}{moves}"
         lines += textwrap.wrap(text, WIDTH, subsequent_indent=" " * 46)
+    if len(effects) > 1 and all(len(e.term) == 1 for e in effects):
+        lines.append("each factor alone: there are too few arms to tell pairs of factors apart")
     return lines
 
 

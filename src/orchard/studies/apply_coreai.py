@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from orchard.studies.apply_torch import live, quiet
+from orchard.studies.apply_torch import live
 from orchard.studies.errors import StudyError
 from orchard.studies.request import Request
 from orchard.techniques import Technique
@@ -36,7 +36,7 @@ def refusal(model: str, techniques: Sequence[Technique]) -> str:
 def make_program(request: Request, target: Path, techniques: Sequence[Technique]) -> int:
     """Write the `.aimodel` to `target`; bytes of its program file, weights and all. Raises StudyError or ImportError_."""
     from orchard.workloads.importers.errors import need
-    from orchard.workloads.importers.torch_export.live import example_inputs, export_module, first_line
+    from orchard.workloads.importers.torch_export.live import example_inputs, export_module, first_line, quiet
 
     module, inputs = live(request)
     technique = techniques[0]

@@ -5,11 +5,8 @@ The result is a `.pt2` of torch.export: a program in JSON beside raw tensors, re
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import io
-import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +47,7 @@ def stem_of(model: str) -> str:
 def make_module(request: Request, target: Path, techniques: Sequence[Technique]) -> int:
     """Write the quantized program to `target`; the bytes of all tensors it stores. Raises StudyError or ImportError_."""
     from orchard.workloads.importers.errors import need
-    from orchard.workloads.importers.torch_export.live import export_module, first_line
+    from orchard.workloads.importers.torch_export.live import export_module, first_line, quiet
 
     torch = need("torch", "torch", "a PyTorch model")
     module, inputs = live(request)
@@ -105,15 +102,3 @@ def _quantized(torch: Any, module: Any, technique: RoundToNearest) -> Any:
     )
     ao.quantize_(module, config, filter_fn=chosen)
     return unwrap_tensor_subclass(module)  # plain tensors: what a .pt2 stores
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Without what these libraries log and print while they load and run."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)

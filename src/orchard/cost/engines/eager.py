@@ -55,7 +55,7 @@ def _dispatch(k: LaunchArrays, p: Values) -> Floats:
 
 def _compute(k: LaunchArrays, p: Values) -> Floats:
     seconds = k.elements * _column(k, "group.fn.dtype", p, "element_s") * _touched(k)
-    seconds = seconds + k.strided * p["strided_s"] + k.zeros * p.get("zero_s", 0.0)
+    seconds = seconds + k.strided * p["strided_s"] + k.zeros * p.get("zero_s", 0.0)  # no such term in older files
     seconds = np.where(_is(k, "gemm"), _product(k, p), seconds)
     seconds = np.where(_is(k, "gemv"), k.macs / _column(k, "dtype", p, "gemv_macs_per_s"), seconds)
     seconds = np.where(_is(k, "conv"), _conv(k, p), seconds)

@@ -138,7 +138,7 @@ def effects(
     """Main effects and two-factor interactions of log values by least squares, each tested against the model without it.
 
     Type-II sums of squares: a term is taken out of the model that holds all others of its order and below. Values at or below
-    FLOOR count as FLOOR.
+    FLOOR count as FLOOR. Pairs are left out where they have more degrees of freedom than the values leave.
     """
     from scipy.stats import f as f_distribution
 

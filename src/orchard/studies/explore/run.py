@@ -465,6 +465,7 @@ def _finished(study: Study, store: Store, evaluator: Evaluator, parts: Iterator[
 
 
 _MERGED_AT_ONCE = 64
+"""Parts whose fronts are merged together: a merge looks at the whole front again, so one for each part took most of the time."""
 
 
 def _merged(study: Study, several: list[Rows]) -> Rows:

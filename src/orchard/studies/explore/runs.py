@@ -76,14 +76,13 @@ def list_runs(root: Path) -> list[RunSummary]:
         store = Store(path.parent)
         try:
             data = store.manifest()
-            state = state_of(store, data)
-        except (StudyError, KeyError):
+        except StudyError:
             continue
-        if not {"name", "created", "chip", "method", "designs"} <= data.keys():
+        if not {"name", "state", "created", "chip", "method", "designs"} <= data.keys():
             continue
         found.append(
             RunSummary(
-                folder=path.parent, name=data["name"], state=state, created=data["created"], chip=data["chip"],
+                folder=path.parent, name=data["name"], state=state_of(store, data), created=data["created"], chip=data["chip"],
                 method=data["method"], designs=data["designs"], parts=len(store.finished()),
                 front_size=data.get("front_size"),
             )

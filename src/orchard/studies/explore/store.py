@@ -151,10 +151,21 @@ class Store:
             raise StudyError(f"{path}: a damaged part (its numbers are not those written); delete it and resume the run")
         return part
 
+    def _check(self, number: int) -> None:
+        """Raises StudyError where a part is damaged. An unchanged one is read once: a page asks all the time."""
+        path = self.part_path(number)
+        try:
+            state = (str(path), path.stat().st_mtime_ns, path.stat().st_size)
+        except OSError:
+            return  # taken away meanwhile: the query says so
+        if state not in _WHOLE:
+            self.read_part(number)
+            _WHOLE.add(state)
+
     def query(self, sql: str) -> Rows:
         """SQL over `designs`, the union of all parts. Raises StudyError where a part is damaged."""
         for number in sorted(self.finished()):
-            self.read_part(number)
+            self._check(number)
         connection = duckdb_connection()
         try:
             pattern = _quoted(self.folder / "parts" / "part-*.parquet")
@@ -199,6 +210,8 @@ class Store:
         return False
 
 
+_WHOLE: set[tuple[str, int, int]] = set()
+"""Path, time and size of parts that this process has found whole."""
 _LOCK_TRIES = 5
 """`worked_on` holds the lock for an instant, which must not refuse a run that starts."""
 
@@ -215,7 +228,7 @@ def _room_for(path: Path, *partial: Path) -> Iterator[None]:
         if not isinstance(error, OSError) and type(error).__module__.partition(".")[0] not in ("duckdb", "_duckdb"):
             raise
         why = error.strerror if isinstance(error, OSError) else _said_by_duckdb(error)
-        remedy = "what is finished is kept, resume the run when there is room"
+        remedy = "what is finished is kept, resume the run when it can be"
         raise StudyError(f"{path}: cannot be written ({why}); {remedy}") from None
 
 

@@ -60,13 +60,13 @@ def export_module(torch: Any, module: Any, inputs: dict[str, Any], label: str) -
 
 def _exported(torch: Any, module: Any, kwargs: dict[str, Any], dynamic: dict[str, Any]) -> Any:
     shapes = dynamic if any(dynamic.values()) else None
-    with torch.no_grad(), _experts_op(torch, module), _quiet():
+    with torch.no_grad(), _experts_op(torch, module), quiet():
         return torch.export.export(module, (), kwargs, dynamic_shapes=shapes, strict=False)
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Without torch's log and the graph it prints when it gives up; the error says it in a sentence."""
+def quiet() -> Iterator[None]:
+    """Without what torch and its libraries log and print (the graph of a failed export, for one); the error is a sentence."""
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:

@@ -13,6 +13,7 @@ from orchard.workloads.importers.torch_export.live import export_module, first_l
 from orchard.workloads.importers.torch_export.program import RULES, Program, refuse_control_flow
 
 MOST_TEXT = 1 << 28
+"""Bytes of a program's JSON that are searched for ops of other libraries; ours are some MiB."""
 
 
 def import_torch(
